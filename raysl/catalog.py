@@ -1,0 +1,110 @@
+"""Catalogs: a short name in a YAML -> "module:Class", imported when used.
+
+No decorators: a registry that decorators fill on the driver is empty in a Ray worker. `type: my_pkg.mod:Mine` in a YAML
+serves code outside this package the same way, so adding a block is one file and, inside raysl, one line here.
+"""
+
+import difflib
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from raysl.errors import CatalogError
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where a class lies, and its Config where that can be imported without the class (torch takes a second)."""
+
+    path: str
+    config: str | None = None
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """Short names of one kind of block. `load` imports the class, `config` only its Config."""
+
+    kind: str
+    entries: Mapping[str, Entry]
+
+    def load(self, name: str) -> Any:
+        return _import(self._entry(name).path, self.kind)
+
+    def config(self, name: str) -> Any:
+        entry = self._entry(name)
+        if entry.config is not None:
+            return _import(entry.config, self.kind)
+        loaded = _import(entry.path, self.kind)
+        if not hasattr(loaded, "Config"):
+            raise CatalogError(
+                f"{entry.path} has no `Config` class; every {self.kind} needs one (see CONTRIBUTING.md)."
+            )
+        return loaded.Config
+
+    def _entry(self, name: str) -> Entry:
+        if name in self.entries:
+            return self.entries[name]
+        if ":" in name:
+            return Entry(name)
+        near = difflib.get_close_matches(name, self.entries, n=1)
+        hint = f" Did you mean '{near[0]}'?" if near else ""
+        raise CatalogError(
+            f"Unknown {self.kind} '{name}'.{hint} Choose from {', '.join(sorted(self.entries))}, or give `module:Class`."
+        )
+
+
+def _import(path: str, kind: str) -> Any:
+    module, _, name = path.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not module.startswith(error.name):
+            raise
+        raise CatalogError(f"Unknown {kind} '{path}': no module '{error.name}' on the Python path.") from error
+    except AttributeError as error:
+        raise CatalogError(f"Unknown {kind} '{path}': module '{module}' has no '{name}'.") from error
+
+
+SOURCES = Catalog(
+    "source",
+    {
+        "python_docs": Entry("raysl.data.sources:PythonDocs"),
+        "files": Entry("raysl.data.sources:Files"),
+    },
+)
+FILTERS = Catalog(
+    "filter",
+    {
+        "length": Entry("raysl.data.filters.length:Length"),
+        "quality": Entry("raysl.data.filters.quality:Quality"),
+        "repetition": Entry("raysl.data.filters.repetition:Repetition"),
+    },
+)
+MODELS = Catalog(
+    "model",
+    {
+        "bert": Entry("raysl.models.text:Bert", "raysl.models.config:BertConfig"),
+        "gpt": Entry("raysl.models.text:Gpt", "raysl.models.config:GptConfig"),
+    },
+)
+OBJECTIVES = Catalog(
+    "objective",
+    {
+        "bert": Entry("raysl.objectives.bert:Bert", "raysl.objectives.config:BertConfig"),
+        "gpt": Entry("raysl.objectives.gpt:Gpt", "raysl.objectives.config:GptConfig"),
+        "contrastive_text": Entry(
+            "raysl.objectives.contrastive_text:ContrastiveText", "raysl.objectives.config:ContrastiveTextConfig"
+        ),
+    },
+)
+TASKS = Catalog(
+    "task",
+    {
+        "classify": Entry("raysl.serve.tasks.classify:Classify"),
+        "embed": Entry("raysl.serve.tasks.embed:Embed"),
+        "search": Entry("raysl.serve.tasks.search:Search"),
+        "generate": Entry("raysl.serve.tasks.generate:Generate"),
+    },
+)
+CATALOGS = (SOURCES, FILTERS, MODELS, OBJECTIVES, TASKS)

@@ -1,0 +1,169 @@
+"""Strict, frozen configs: load a YAML, apply `key=value`, say every mistake in one line each.
+
+A config class is a pydantic model; its field docstrings, with units, are its documentation.
+"""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Self, TypeVar
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, SerializeAsAny, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from raysl.catalog import FILTERS, MODELS, OBJECTIVES, SOURCES, TASKS, Catalog
+from raysl.errors import CatalogError, ConfigError
+
+
+class Config(BaseModel):
+    """Base of all configs: unknown keys are errors, values cannot change after validation."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True, protected_namespaces=()
+    )
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _name_nearest_keys(cls, data: Any, handler: Any) -> Self:
+        try:
+            return handler(data)  # type: ignore[no-any-return]
+        except ValidationError as error:
+            lines = [_explained(dict(line), list(cls.model_fields)) for line in error.errors(include_url=False)]
+            raise ValidationError.from_exception_data(cls.__name__, lines) from None
+
+
+def _explained(line: dict[str, Any], allowed: Sequence[str]) -> InitErrorDetails:
+    message = line["msg"]
+    if line["type"] == "extra_forbidden" and len(line["loc"]) == 1:
+        near = difflib.get_close_matches(str(line["loc"][0]), allowed, n=1, cutoff=0.5)
+        hint = f" Did you mean '{near[0]}'?" if near else ""
+        message = f"unknown key.{hint} Allowed: {', '.join(allowed) or 'no keys'}"
+    elif not line["type"].startswith("explained"):
+        message = _plain(line)
+    escaped = message.replace("{", "(").replace("}", ")")
+    return InitErrorDetails(type=PydanticCustomError("explained", escaped), loc=line["loc"], input=line["input"])
+
+
+def _plain(line: dict[str, Any]) -> str:
+    message = str(line["msg"]).removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    if line["type"] == "missing":
+        return "this key is needed and missing"
+    if line["type"] in ("value_error", "assertion_error"):
+        return message
+    return f"{message[:1].lower()}{message[1:]}, got {_short(line['input'])}"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _plugin(catalog: Catalog, value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return value
+    if isinstance(value, str):
+        value = {"type": value}
+    if not isinstance(value, Mapping):
+        raise ValueError(f"a {catalog.kind} is a name or a mapping with `type:`, got {_short(value)}")
+    name = value.get("type")
+    if not isinstance(name, str):
+        raise ValueError(f"`type:` is missing. Choose from {', '.join(sorted(catalog.entries))}, or `module:Class`")
+    try:
+        config = catalog.config(name)
+    except CatalogError as error:
+        raise ValueError(str(error)) from error
+    return config.model_validate(dict(value))
+
+
+class PluginConfig(Config):
+    """Config of a block that a catalog names; `type` is its short name or `module:Class`."""
+
+    type: str
+    """Short name in the catalog, or `module:Class`."""
+
+
+AnySource = Annotated[SerializeAsAny[PluginConfig], BeforeValidator(partial(_plugin, SOURCES))]
+AnyFilter = Annotated[SerializeAsAny[PluginConfig], BeforeValidator(partial(_plugin, FILTERS))]
+AnyModel = Annotated[SerializeAsAny[PluginConfig], BeforeValidator(partial(_plugin, MODELS))]
+AnyObjective = Annotated[SerializeAsAny[PluginConfig], BeforeValidator(partial(_plugin, OBJECTIVES))]
+AnyTask = Annotated[SerializeAsAny[PluginConfig], BeforeValidator(partial(_plugin, TASKS))]
+
+ConfigT = TypeVar("ConfigT", bound=Config)
+
+
+def load(config_class: type[ConfigT], path: str | Path, overrides: Sequence[str] = ()) -> ConfigT:
+    """Reads `path`, applies `key=value` overrides and validates.
+
+    Raises ConfigError with one line per mistake: file, full key, what is wrong, what is allowed.
+    """
+    return validate(config_class, apply_overrides(read_yaml(path), overrides), str(path))
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"Cannot read the config {path}: {error}. Give the path of a YAML file.") from error
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        line = f" line {where.line + 1}, column {where.column + 1}" if where else ""
+        problem = getattr(error, "problem", None) or str(error)
+        raise ConfigError(f"{path}{line}: not valid YAML: {problem}. Check the indentation and the colons.") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: a config is a mapping of keys to values, got {_short(data)}.")
+    return data
+
+
+def apply_overrides(data: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Returns `data` with each `dotted.key=value` set; values are read as YAML, list places as numbers."""
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"'{override}' is no override. Write key=value, for example pretrain.max_steps=100.")
+        try:
+            _set(data, key.split("."), yaml.safe_load(value), override)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"'{override}': the value is not valid YAML. Quote it.") from error
+    return data
+
+
+def _set(data: Any, keys: list[str], value: Any, override: str) -> None:
+    for position, key in enumerate(keys):
+        last = position == len(keys) - 1
+        if isinstance(data, list):
+            if not key.isdigit() or int(key) >= len(data):
+                raise ConfigError(f"'{override}': '{key}' is no place in a list of {len(data)}.")
+            index: Any = int(key)
+        elif isinstance(data, dict):
+            index = key
+            if not last and data.get(key) is None:
+                data[key] = {}
+        else:
+            raise ConfigError(f"'{override}': '{'.'.join(keys[:position])}' holds a single value, no keys.")
+        if last:
+            data[index] = value
+        else:
+            if isinstance(data[index], str):  # `objective: bert` is short for `objective: {type: bert}`
+                data[index] = {"type": data[index]}
+            data = data[index]
+
+
+def validate(config_class: type[ConfigT], data: Mapping[str, Any], source: str) -> ConfigT:
+    try:
+        return config_class.model_validate(data)
+    except ValidationError as error:
+        lines = [f"{source}: {_key(line['loc'])}{line['msg'].rstrip('.')}." for line in error.errors(include_url=False)]
+        raise ConfigError("\n".join(dict.fromkeys(lines))) from None
+
+
+def _key(loc: tuple[int | str, ...]) -> str:
+    return ".".join(str(part) for part in loc) + ": " if loc else ""
+
+
+def dump(config: Config) -> str:
+    """YAML of the resolved config: loading it again gives an equal config."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

@@ -1,0 +1,62 @@
+"""Settings of `prepare`. Sources and filters carry their own Config beside their code."""
+
+from pydantic import Field, model_validator
+
+from raysl.config import AnyFilter, AnySource, Config
+
+
+class DeduplicateConfig(Config):
+    """Exact and near-duplicate removal (MinHash, Broder 1997; banding, Leskovec et al. ch. 3)."""
+
+    threshold: float = Field(0.8, gt=0, le=1)
+    """Jaccard index of word shingles from which a document counts as a duplicate of a kept one."""
+    ngram: int = Field(5, ge=1, le=20)
+    """Words in one shingle."""
+    num_bands: int = Field(30, ge=1)
+    """Bands of the signature: more find more of the pairs near the threshold."""
+    rows_per_band: int = Field(8, ge=1)
+    """Permutations in a band: more leave fewer candidates to check."""
+
+
+class TokenizerConfig(Config):
+    """A subword vocabulary trained on the train split."""
+
+    type: str = Field("bpe", pattern="^(bpe|wordpiece)$")
+    """`bpe` (byte-level, no unknown tokens) or `wordpiece`."""
+    vocab_size: int = Field(16000, ge=300)
+    """Entries, special tokens included."""
+    lowercase: bool = True
+    """Whether case is dropped; generation wants it kept."""
+    max_training_mb: float = Field(30.0, gt=0)
+    """Text the vocabulary is trained on at most, in MB."""
+
+
+class SplitConfig(Config):
+    """Shares of near-duplicate clusters held out, drawn by a hash of the cluster's first document."""
+
+    validation: float = Field(0.05, ge=0, lt=1)
+    """Share for losses and choices while training."""
+    test: float = Field(0.15, ge=0, lt=1)
+    """Share that only `evaluate` reads."""
+
+    @model_validator(mode="after")
+    def _leave_some_to_train(self) -> "SplitConfig":
+        if self.validation + self.test >= 1:
+            raise ValueError(f"validation + test must stay below 1, got {self.validation + self.test}")
+        return self
+
+
+class PrepareConfig(Config):
+    """Raw text to clean, de-duplicated, tokenized shards."""
+
+    source: AnySource
+    """Where the documents come from."""
+    filters: tuple[AnyFilter, ...] = ()
+    """Tests that every document has to pass, in this order."""
+    deduplicate: DeduplicateConfig = DeduplicateConfig()
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    split: SplitConfig = SplitConfig()
+    partition_mb: float = Field(2.0, gt=0)
+    """Raw text in one partition, in MB: the unit of parallel work and of restart."""
+    max_bad_share: float = Field(0.5, gt=0, le=1)
+    """Share of unreadable rows from which the source itself is refused."""

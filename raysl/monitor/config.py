@@ -1,0 +1,35 @@
+"""Settings of `monitor` and `update`."""
+
+from pydantic import Field
+
+from raysl.config import AnySource, Config
+
+
+class MonitorConfig(Config):
+    """When the recorded traffic counts as different from the window kept at release."""
+
+    window_rows: int = Field(500, ge=50)
+    """Newest recorded requests that are compared."""
+    min_rows: int = Field(100, ge=20)
+    """Fewer recorded requests give no verdict."""
+    false_alarm_rate: float = Field(0.01, gt=0, lt=0.5)
+    """Share of windows without drift that may be called drift; thresholds are calibrated to it on the reference."""
+    num_null_windows: int = Field(200, ge=20)
+    """Windows drawn from the reference to calibrate the thresholds."""
+    max_latency_ratio: float = Field(3.0, gt=1)
+    """Median latency over the reference's from which speed counts as fallen."""
+
+
+class UpdateConfig(Config):
+    """The next version: new rows, prepared alone, fine-tuned, gated."""
+
+    source: AnySource | None = None
+    """Labelled new rows besides the recorded requests that got feedback; null takes only those."""
+    min_new_rows: int = Field(50, ge=1)
+    """Fewer labelled new rows make no update."""
+    min_gain: float = Field(0.0, ge=-1, le=1)
+    """Macro-F1 by which the candidate must beat production on the held-out rows, old and new together."""
+    max_loss_on_old: float = Field(0.02, ge=0, le=1)
+    """Macro-F1 the candidate may lose on the old test split at most: the guard against forgetting."""
+    held_out_share: float = Field(0.3, gt=0, lt=1)
+    """Share of the new rows that only the gate reads."""

@@ -1,0 +1,32 @@
+"""Settings of the pretext tasks."""
+
+from pydantic import Field
+
+from raysl.config import PluginConfig
+
+
+class BertConfig(PluginConfig):
+    """Hidden words (Devlin et al., 2019)."""
+
+    type: str = "bert"
+    mask_share: float = Field(0.15, gt=0, lt=1)
+    """Share of tokens to predict; of these 80 % are hidden, 10 % swapped, 10 % left."""
+    contrast_weight: float = Field(0.0, ge=0)
+    """Weight of the two-span contrast added to the loss of the hidden words (DeCLUTR, Giorgi et al., 2021)."""
+    temperature: float = Field(0.1, gt=0)
+    """Temperature of that contrast."""
+
+
+class GptConfig(PluginConfig):
+    """Next word (Radford et al., 2019)."""
+
+    type: str = "gpt"
+
+
+class ContrastiveTextConfig(PluginConfig):
+    """Two spans of one document are the two views (Giorgi et al., 2021; NT-Xent of Chen et al., 2020)."""
+
+    type: str = "contrastive_text"
+    span_length: int = Field(64, ge=4)
+    """Tokens of one span at most."""
+    temperature: float = Field(0.1, gt=0)

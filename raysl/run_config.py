@@ -1,0 +1,62 @@
+"""The whole YAML: one section per stage, one run folder."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import Field, field_validator
+
+from raysl import config as base
+from raysl.config import Config
+from raysl.data.config import PrepareConfig
+from raysl.errors import ConfigError
+from raysl.evaluation.config import EvaluateConfig
+from raysl.monitor.config import MonitorConfig, UpdateConfig
+from raysl.release.config import ReleaseConfig
+from raysl.serve.config import ServeConfig
+from raysl.train.config import FinetuneConfig, PretrainConfig
+
+STAGES = ("prepare", "pretrain", "finetune", "evaluate", "release")
+"""Stages that leave a folder behind, in the order in which the data travels."""
+
+
+class RunConfig(Config):
+    """What one YAML says. A section that is absent is a stage the run does not have."""
+
+    name: str
+    """Name of the run; its folder is runs/<name> unless run_dir says otherwise."""
+    run_dir: str = ""
+    """Run folder."""
+    seed: int = Field(0, ge=0)
+    """Seed of everything random: splits, permutations, weights, label draws."""
+    prepare: PrepareConfig
+    pretrain: PretrainConfig
+    finetune: FinetuneConfig | None = None
+    evaluate: EvaluateConfig | None = None
+    release: ReleaseConfig | None = None
+    serve: ServeConfig | None = None
+    monitor: MonitorConfig = MonitorConfig()
+    update: UpdateConfig = UpdateConfig()
+
+    @field_validator("name")
+    @classmethod
+    def _plain_name(cls, name: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+            raise ValueError(f"a name is letters, digits, '.', '_' and '-', got {name!r}")
+        return name
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.run_dir or f"runs/{self.name}").absolute()
+
+
+def load(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """The validated config of a YAML; every mistake is one line of a ConfigError."""
+    return base.load(RunConfig, path, overrides)
+
+
+def needed(config: RunConfig, section: str) -> None:
+    if getattr(config, section) is None:
+        raise ConfigError(
+            f"The config of run '{config.name}' has no section `{section}:`. Add one to use this command."
+        )

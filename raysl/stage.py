@@ -1,0 +1,144 @@
+"""One stage of a run folder: done already, to be made, or in conflict with what is there.
+
+A stage is done when its manifest names the same config, the same inputs and files that are all there. Its folder is
+<run>/<stage>, its manifest <run>/<stage>/manifest.json, written last.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import raysl
+from raysl import storage
+from raysl.config import Config
+from raysl.errors import ConfigError, StageError
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a finished stage says of itself; `files` maps each relative path to its content hash."""
+
+    stage: str
+    fingerprint: str
+    config: Mapping[str, Any]
+    inputs: Mapping[str, str]
+    files: Mapping[str, str]
+    counts: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    seconds: float
+    version: str
+
+    @property
+    def content_hash(self) -> str:
+        """Names the outputs, not the time they were made: equal bytes have equal hashes."""
+        return storage.hash_json(dict(self.files))
+
+
+def read_manifest(run_folder: str | Path, stage: str) -> Manifest | None:
+    path = Path(run_folder) / stage / MANIFEST
+    return Manifest(**storage.read_json(path)) if path.is_file() else None
+
+
+def require(run_folder: str | Path, stage: str, command: str) -> Manifest:
+    """The manifest of an earlier stage; StageError with the command that makes it, where it is absent."""
+    manifest = read_manifest(run_folder, stage)
+    if manifest is None:
+        raise StageError(f"{Path(run_folder) / stage} is not there or not finished. Run `raysl {command}` first.")
+    return manifest
+
+
+@dataclass
+class Stage:
+    """Bookkeeping of one stage. `inputs` maps a name to a content hash; `config` is what the output depends on."""
+
+    run_folder: Path
+    name: str
+    config: Mapping[str, Any]
+    inputs: Mapping[str, str]
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def folder(self) -> Path:
+        return self.run_folder / self.name
+
+    @property
+    def fingerprint(self) -> str:
+        return storage.hash_json({"config": self.config, "inputs": self.inputs})
+
+    def done(self) -> Manifest | None:
+        """The manifest when nothing has changed since and every file is there; None when there is work to do."""
+        manifest = read_manifest(self.run_folder, self.name)
+        if manifest is None or manifest.fingerprint != self.fingerprint:
+            return None
+        return manifest if all((self.folder / name).is_file() for name in manifest.files) else None
+
+    def begin(self) -> Path:
+        """Makes the folder ready. Unfinished work of the same fingerprint stays; of another one it is removed."""
+        marker = self.folder / ".fingerprint"
+        if not marker.is_file() or marker.read_text() != self.fingerprint:
+            storage.remove(self.folder)
+            self.folder.mkdir(parents=True)
+            storage.write_text(marker, self.fingerprint)
+        (self.folder / MANIFEST).unlink(missing_ok=True)
+        self.started = time.monotonic()
+        return self.folder
+
+    def finish(self, counts: Mapping[str, Any], metrics: Mapping[str, Any], files: Mapping[str, str]) -> Manifest:
+        """Commits the stage: from here on it is done."""
+        manifest = Manifest(
+            stage=self.name, fingerprint=self.fingerprint, config=dict(self.config), inputs=dict(self.inputs),
+            files=dict(files), counts=dict(counts), metrics=dict(metrics),
+            seconds=round(time.monotonic() - self.started, 2), version=raysl.__version__,
+        )  # fmt: skip
+        storage.write_json(self.folder / MANIFEST, vars(manifest))
+        self._index(manifest)
+        return manifest
+
+    def _index(self, manifest: Manifest) -> None:
+        """The run's own manifest.json: one entry per finished stage."""
+        path = self.run_folder / MANIFEST
+        index = storage.read_json(path) if path.is_file() else {"stages": {}}
+        index["stages"][self.name] = {
+            "content_hash": manifest.content_hash, "fingerprint": manifest.fingerprint, "seconds": manifest.seconds,
+            "counts": manifest.counts, "metrics": manifest.metrics,
+        }  # fmt: skip
+        storage.write_json(path, index)
+
+
+def log_metrics(run_folder: str | Path, stage: str, **values: Any) -> None:
+    """Appends one line to the run's metrics.jsonl."""
+    storage.append_jsonl(Path(run_folder) / "metrics.jsonl", {"stage": stage, "time": time.time(), **values})
+
+
+def section(config: Config, *names: str) -> dict[str, Any]:
+    """The named parts of a config as plain data: what a stage's fingerprint is made of."""
+    return {name: value for name, value in config.model_dump(mode="json").items() if name in names}
+
+
+def check_same_config(stage: Stage, redo: bool) -> None:
+    """Refuses to overwrite a finished stage that another config made, unless `redo` was asked for."""
+    manifest = read_manifest(stage.run_folder, stage.name)
+    if manifest is None or redo or dict(manifest.config) == storage_form(stage.config):
+        return
+    changes = ", ".join(_differences(dict(manifest.config), storage_form(stage.config)))
+    raise ConfigError(
+        f"{stage.folder} was made with another config ({changes}). Name another folder with run_dir=..., "
+        f"or add --redo to make this stage and those after it again."
+    )
+
+
+def storage_form(config: Mapping[str, Any]) -> dict[str, Any]:
+    import json
+
+    return dict(json.loads(json.dumps(config, default=str)))
+
+
+def _differences(old: Any, new: Any, path: str = "") -> list[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = sorted({*old, *new})
+        return [d for k in keys for d in _differences(old.get(k), new.get(k), f"{path}.{k}".lstrip("."))]
+    return [] if old == new else [f"{path}: {old!r} -> {new!r}"]

@@ -1,0 +1,91 @@
+"""Files that are whole or absent: atomic writes, content hashes, manifests.
+
+A stage writes to temporary names, renames, and writes its manifest last; a folder without a manifest is unfinished work.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from raysl.errors import DataError
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Yields a temporary path beside `path` (a file or a folder); renames it to `path` when the block succeeds."""
+    final = Path(path)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
+    remove(temporary)
+    try:
+        yield temporary
+        if final.is_dir():
+            shutil.rmtree(final)
+        os.replace(temporary, final)
+    finally:
+        remove(temporary)
+
+
+def remove(path: Path) -> None:
+    """Removes a file or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, data: Any) -> None:
+    write_text(path, json.dumps(data, indent=2, ensure_ascii=False, default=_plain_number) + "\n")
+
+
+def _plain_number(value: Any) -> Any:
+    """numpy scalars reach manifests; JSON knows only Python's numbers."""
+    if hasattr(value, "item"):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
+
+
+def read_json(path: str | Path) -> dict[str, Any]:
+    try:
+        data = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"Cannot read {path}: {error}.") from error
+    if not isinstance(data, dict):
+        raise DataError(f"{path} holds no JSON object.")
+    return data
+
+
+def append_jsonl(path: str | Path, record: Mapping[str, Any]) -> None:
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(json.dumps(record, default=_plain_number) + "\n")
+
+
+def hash_text(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def hash_json(data: Any) -> str:
+    """The same for equal data whatever the order of its keys."""
+    return hash_text(json.dumps(data, sort_keys=True, default=str))
+
+
+def hash_file(path: str | Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_folder(folder: str | Path, keep: Callable[[Path], bool] = lambda _: True) -> dict[str, str]:
+    """Relative path -> content hash of every finished file below `folder` for which `keep` holds."""
+    root = Path(folder)
+    files = sorted(p for p in root.rglob("*") if p.is_file() and not p.name.startswith(".") and keep(p))
+    return {p.relative_to(root).as_posix(): hash_file(p) for p in files}
