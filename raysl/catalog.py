@@ -37,9 +37,7 @@ class Catalog:
             return _import(entry.config, self.kind)
         loaded = _import(entry.path, self.kind)
         if not hasattr(loaded, "Config"):
-            raise CatalogError(
-                f"{entry.path} has no `Config` class; every {self.kind} needs one (see CONTRIBUTING.md)."
-            )
+            raise CatalogError(f"{entry.path} has no `Config` class; every {self.kind} needs one (see CONTRIBUTING.md).")
         return loaded.Config
 
     def _entry(self, name: str) -> Entry:

@@ -62,9 +62,7 @@ def _start_local(ray: Any, options: dict[str, Any]) -> None:
 
 def _python_path() -> str:
     """Workers import what the driver imports, user code named by `module:Class` in the current folder included."""
-    return os.pathsep.join(
-        dict.fromkeys([os.getcwd(), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))])
-    )
+    return os.pathsep.join(dict.fromkeys([os.getcwd(), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]))
 
 
 def _tame_ray_data() -> None:

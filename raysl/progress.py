@@ -84,9 +84,7 @@ class Progress:
             return None
         return (self.total - self.count) * (time.monotonic() - self.started) / done
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._bar is not None:
             self._bar.stop()
         elif kind is None:

@@ -57,6 +57,4 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
 
 def needed(config: RunConfig, section: str) -> None:
     if getattr(config, section) is None:
-        raise ConfigError(
-            f"The config of run '{config.name}' has no section `{section}:`. Add one to use this command."
-        )
+        raise ConfigError(f"The config of run '{config.name}' has no section `{section}:`. Add one to use this command.")

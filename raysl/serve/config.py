@@ -46,7 +46,5 @@ class ServeConfig(Config):
     @model_validator(mode="after")
     def _ordered_replicas(self) -> "ServeConfig":
         if self.max_replicas < self.min_replicas:
-            raise ValueError(
-                f"max_replicas must be at least min_replicas, got {self.max_replicas} < {self.min_replicas}"
-            )
+            raise ValueError(f"max_replicas must be at least min_replicas, got {self.max_replicas} < {self.min_replicas}")
         return self
