@@ -8,7 +8,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
+
+from raysl import progress
+from raysl.errors import ConfigError
 
 ENVIRONMENT = {
     "RAY_DATA_PARQUET_FOOTER_NUM_ACTORS": "1",  # default 32 actors for each read_parquet
@@ -40,10 +43,27 @@ def connect(num_cpus: int | None = None, temp_dir: str | None = None) -> None:
     if ray.is_initialized():
         return
     if os.environ.get("RAY_ADDRESS"):
-        ray.init(address="auto", log_to_driver=False, logging_level="ERROR")
+        _join(ray)
     else:
         _start_local(ray, {"num_cpus": num_cpus, "_temp_dir": temp_dir})
     _tame_ray_data()
+
+
+def in_job() -> bool:
+    """Whether this process was started by `ray job submit`: its current folder is then a copy that goes with the job."""
+    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+
+
+def _join(ray: Any) -> None:
+    """A job's workers find the code in the uploaded folder; those of a script need its PYTHONPATH."""
+    environment = None if in_job() else {"env_vars": {"PYTHONPATH": _python_path()}}
+    try:
+        ray.init(address="auto", log_to_driver=False, logging_level="ERROR", runtime_env=environment)
+    except ConnectionError as error:
+        raise ConfigError(
+            f"No Ray cluster lets us in at RAY_ADDRESS={os.environ['RAY_ADDRESS']} ({error}). Check the address and "
+            f"`export RAY_AUTH_MODE=token` (docs/cluster.md), or `unset RAY_ADDRESS` for a local one."
+        ) from error
 
 
 def _start_local(ray: Any, options: dict[str, Any]) -> None:
@@ -51,7 +71,7 @@ def _start_local(ray: Any, options: dict[str, Any]) -> None:
         try:
             ray.init(
                 address="local", include_dashboard=False, log_to_driver=False, logging_level="ERROR",
-                object_store_memory=400 * 2**20, runtime_env={"env_vars": dict(PYTHONPATH=_python_path())}, **options,
+                object_store_memory=400 * 2**20, runtime_env={"env_vars": {"PYTHONPATH": _python_path()}}, **options,
             )  # fmt: skip
             return
         except Exception as error:
@@ -88,27 +108,33 @@ def disconnect() -> None:
 
 @contextmanager
 def quiet(log_path: Path) -> Iterator[None]:
-    """Sends what libraries write to the terminal (Ray's C++ lines too) to `log_path`; our own prints stay visible.
+    """Sends what libraries write to `log_path`; `print`, `progress.say` and progress bars stay visible.
 
-    Works on file descriptors, because Ray's core does not go through Python's logging.
+    Works on file descriptors, because Ray's C++ core does not go through Python, and on `sys.stderr`, where loggers and
+    warnings write.
     """
     log_path.parent.mkdir(parents=True, exist_ok=True)
     sys.stdout.flush()
     sys.stderr.flush()
-    log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    kept = [os.dup(1), os.dup(2)]
     python_streams = (sys.stdout, sys.stderr)
-    sys.stdout = open(kept[0], "w", buffering=1, encoding="utf-8", closefd=False)
-    sys.stderr = open(kept[1], "w", buffering=1, encoding="utf-8", closefd=False)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    try:
-        yield
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os.dup2(kept[0], 1)
-        os.dup2(kept[1], 2)
-        sys.stdout, sys.stderr = python_streams
-        for descriptor in (*kept, log):
-            os.close(descriptor)
+    with open(log_path, "a", buffering=1, encoding="utf-8") as log:
+        kept = [os.dup(1), os.dup(2)]
+        sys.stdout = _writer(kept[0])
+        progress.set_user_stream(_writer(kept[1]))
+        sys.stderr = log
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+            progress.set_user_stream(None)
+            os.dup2(kept[0], 1)
+            os.dup2(kept[1], 2)
+            sys.stdout, sys.stderr = python_streams
+            for descriptor in kept:
+                os.close(descriptor)
+
+
+def _writer(descriptor: int) -> TextIO:
+    return open(descriptor, "w", buffering=1, encoding="utf-8", closefd=False)

@@ -3,9 +3,21 @@
 import sys
 import time
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
 LINE_EVERY_S = 5.0
+_user_stream: TextIO | None = None
+
+
+def user_stream() -> TextIO:
+    """Where the user reads: stderr, also while `cluster.quiet` sends everybody else's stderr to a log file."""
+    return _user_stream or sys.stderr
+
+
+def set_user_stream(stream: TextIO | None) -> None:
+    """Speaks to `stream` instead of `sys.stderr`; None goes back."""
+    global _user_stream
+    _user_stream = stream
 
 
 class Progress:
@@ -26,7 +38,7 @@ class Progress:
         self._task: Any = None
 
     def __enter__(self) -> Self:
-        if sys.stderr.isatty():
+        if user_stream().isatty():
             self._open_bar()
         else:
             self._line()
@@ -39,7 +51,7 @@ class Progress:
 
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"),
                    TimeElapsedColumn(), TimeRemainingColumn())  # fmt: skip
-        self._bar = Bar(*columns, console=Console(file=sys.stderr))
+        self._bar = Bar(*columns, console=Console(file=user_stream()))
         self._bar.start()
         self._task = self._bar.add_task(self.title, total=self.total, state="")
 
@@ -64,7 +76,7 @@ class Progress:
         elapsed = time.monotonic() - self.started
         tail = f"  {elapsed:.1f} s" if done else (f"  {left:.0f} s left" if left is not None else "")
         state = self._state()
-        print(f"{self.title}{'  ' + state if state else ''}{tail}", file=sys.stderr, flush=True)
+        print(f"{self.title}{'  ' + state if state else ''}{tail}", file=user_stream(), flush=True)
 
     def _state(self) -> str:
         if not self.count and not self.note:
@@ -93,4 +105,4 @@ class Progress:
 
 def say(line: str = "") -> None:
     """One line to the user, beside the progress."""
-    print(line, file=sys.stderr, flush=True)
+    print(line, file=user_stream(), flush=True)
