@@ -1,10 +1,12 @@
 """A bundle: the folder that is released, registered and served; free of torch.
 
-bundle.json names every file with its content hash and is written last, so a folder that was cut off has none and one
-that was altered does not match.
+bundle.json is written last. It names every file with its size and content hash, and itself by a hash of what it says, so
+a folder that was cut off or altered does not open.
 """
 
-from collections.abc import Mapping
+import shutil
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,13 +15,14 @@ from raysl import storage
 from raysl.errors import BundleError, DataError
 
 BUNDLE = "bundle.json"
-CLASSIFIER = "classifier.onnx"
 ENCODER = "encoder.onnx"
+CLASSIFIER = "classifier.onnx"
 GENERATOR = "generator.onnx"
 TOKENIZER = "tokenizer.json"
 SEARCH_EMBEDDINGS = "search/embeddings.npy"
 SEARCH_DOCUMENTS = "search/documents.parquet"
 REFERENCE = "reference.parquet"
+TASK_FILES = {"classify": CLASSIFIER, "embed": ENCODER, "search": SEARCH_EMBEDDINGS, "generate": GENERATOR}
 
 
 @dataclass(frozen=True)
@@ -30,46 +33,99 @@ class Bundle:
     manifest: Mapping[str, Any]
 
     @property
+    def tasks(self) -> tuple[str, ...]:
+        """Tasks whose files the bundle holds."""
+        return tuple(self.manifest["tasks"])
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Labels in the order of the classifier's logits."""
+        return tuple(self.manifest["classes"])
+
+    @property
+    def max_tokens(self) -> int:
+        """Longest input in tokens."""
+        return int(self.manifest["max_tokens"])
+
+    @property
+    def width(self) -> int:
+        """Width of an embedding."""
+        return int(self.manifest["width"])
+
+    @property
     def content_hash(self) -> str:
-        """Names the files, not the time they were made."""
-        return storage.hash_json(dict(self.manifest["files"]))
+        """Names what the bundle holds and says, not the time it was made."""
+        return str(self.manifest["content_hash"])
 
     def has(self, name: str) -> bool:
         return name in self.manifest["files"]
 
+    def path(self, name: str) -> Path:
+        """Path of one of its files; BundleError naming the tasks it answers where there is none."""
+        if not self.has(name):
+            raise BundleError(f"The bundle {self.folder} has no {name}; it answers {', '.join(self.tasks) or 'nothing'}.")
+        return self.folder / name
 
-def write_bundle(folder: str | Path, facts: Mapping[str, Any]) -> Bundle:
-    """Closes a folder of finished files: hashes them and writes bundle.json with `facts` beside the hashes."""
+
+def write_bundle(
+    folder: str | Path, *, classes: Sequence[str], max_tokens: int, width: int, metrics: Mapping[str, Any],
+    parity: Mapping[str, Any], versions: Mapping[str, str], **facts: Any,
+) -> Bundle:  # fmt: skip
+    """Seals a folder of finished files: hashes them and writes bundle.json, with further `facts` beside the rest."""
     root = Path(folder)
     (root / BUNDLE).unlink(missing_ok=True)
-    manifest = {**facts, "files": storage.hash_folder(root)}
+    files = storage.hash_folder(root)
+    manifest: dict[str, Any] = {
+        "tasks": [task for task, name in TASK_FILES.items() if name in files], "classes": list(classes),
+        "max_tokens": max_tokens, "width": width, "metrics": dict(metrics), "parity": dict(parity),
+        "versions": dict(versions), **facts, "files": files, "sizes": {name: (root / name).stat().st_size for name in files},
+    }  # fmt: skip
+    manifest = {**manifest, "content_hash": storage.hash_json(manifest), "created": time.time()}
     storage.write_json(root / BUNDLE, manifest)
-    return Bundle(root, manifest)
+    return Bundle(root, storage.read_json(root / BUNDLE))
 
 
 def open_bundle(folder: str | Path) -> Bundle:
     """The bundle in `folder`, every byte checked; BundleError where it is absent, cut off or altered."""
     root = Path(folder)
-    if not (root / BUNDLE).is_file():
-        raise BundleError(f"{root} is no finished bundle: {BUNDLE} is missing. Run `raysl release` to make it.")
-    try:
-        manifest = storage.read_json(root / BUNDLE)
-    except DataError as error:
-        raise BundleError(f"{root / BUNDLE} cannot be read: {error} Run `raysl release` again.") from error
-    files = manifest.get("files")
-    if not isinstance(files, dict) or not files:
-        raise BundleError(f"{root / BUNDLE} names no files. Run `raysl release` again.")
-    for name, expected in files.items():
-        _check(root, name, expected)
+    if not root.is_dir():
+        raise BundleError(f"{root}: no such folder. Run `raysl release` to make a bundle.")
+    manifest = _read_manifest(root)
+    for name, expected in manifest["files"].items():
+        _check_file(root, name, expected, manifest["sizes"][name])
     return Bundle(root, manifest)
 
 
-def _check(root: Path, name: str, expected: str) -> None:
+def _read_manifest(root: Path) -> dict[str, Any]:
+    if not (root / BUNDLE).is_file():
+        raise _broken(root, f"{BUNDLE} is missing")
+    try:
+        manifest = storage.read_json(root / BUNDLE)
+    except DataError as error:
+        raise _broken(root, f"{BUNDLE} is cut off") from error
+    said = {key: value for key, value in manifest.items() if key not in ("content_hash", "created")}
+    if manifest.get("content_hash") != storage.hash_json(said):
+        raise _broken(root, f"{BUNDLE} is altered")
+    return manifest
+
+
+def _check_file(root: Path, name: str, expected: str, size: int) -> None:
     path = root / name
     if not path.is_file():
-        raise BundleError(f"The bundle {root} is cut off: {name} is missing. Run `raysl release` again.")
+        raise _broken(root, f"{name} is missing")
+    if path.stat().st_size < size:
+        raise _broken(root, f"{name} is cut off ({path.stat().st_size:,} of {size:,} bytes)")
     if storage.hash_file(path) != expected:
-        raise BundleError(
-            f"The bundle {root} is altered or cut off: {name} ({path.stat().st_size:,} bytes) does not match its hash. "
-            f"Run `raysl release` again."
-        )
+        raise _broken(root, f"{name} is altered")
+
+
+def _broken(root: Path, reason: str) -> BundleError:
+    return BundleError(f"The bundle {root} cannot be used: {reason}. Run `raysl release` to make it again.")
+
+
+def copy_bundle(source: str | Path, target: str | Path) -> Bundle:
+    """Copies a bundle, whole or not at all, and opens the copy."""
+    with storage.atomic_path(target) as temporary:
+        shutil.copytree(source, temporary)
+        open_bundle(temporary)
+    return open_bundle(target)
