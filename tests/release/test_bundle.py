@@ -24,10 +24,11 @@ def bundle(tmp_path: Path) -> Bundle:
     for name, content in FILES.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
-    return write_bundle(
-        folder, classes=["json", "os"], max_tokens=32, width=8, metrics={"macro_f1": 0.5},
-        parity={"encoder.onnx": {"max_difference": 1e-6}}, versions={"raysl": "0.1.0"},
-    )  # fmt: skip
+    facts = {
+        "classes": ["json", "os"], "max_tokens": 32, "width": 8, "metrics": {"macro_f1": 0.5},
+        "parity": {"encoder.onnx": {"max_difference": 1e-6}}, "versions": {"raysl": "0.1.0"},
+    }  # fmt: skip
+    return write_bundle(folder, facts)
 
 
 def test_reads_back_what_was_written(bundle: Bundle) -> None:
