@@ -6,7 +6,7 @@ a folder that was cut off or altered does not open.
 
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,22 +67,21 @@ class Bundle:
         return self.folder / name
 
 
-def write_bundle(
-    folder: str | Path, *, classes: Sequence[str], max_tokens: int, width: int, metrics: Mapping[str, Any],
-    parity: Mapping[str, Any], versions: Mapping[str, str], **facts: Any,
-) -> Bundle:  # fmt: skip
-    """Seals a folder of finished files: hashes them and writes bundle.json, with further `facts` beside the rest."""
+def write_bundle(folder: str | Path, facts: Mapping[str, Any]) -> Bundle:
+    """Seals a folder of finished files: hashes them and writes bundle.json.
+
+    `facts` are what bundle.json says besides: classes, max_tokens, width, metrics, parity, versions, and any more.
+    """
     root = Path(folder)
     (root / BUNDLE).unlink(missing_ok=True)
     files = storage.hash_folder(root)
-    manifest: dict[str, Any] = {
-        "tasks": [task for task, name in TASK_FILES.items() if name in files], "classes": list(classes),
-        "max_tokens": max_tokens, "width": width, "metrics": dict(metrics), "parity": dict(parity),
-        "versions": dict(versions), **facts, "files": files, "sizes": {name: (root / name).stat().st_size for name in files},
-    }  # fmt: skip
-    manifest = {**manifest, "content_hash": storage.hash_json(manifest), "created": time.time()}
+    tasks = [task for task, name in TASK_FILES.items() if name in files]
+    sizes = {name: (root / name).stat().st_size for name in files}
+    storage.write_json(root / BUNDLE, {"tasks": tasks, **facts, "files": files, "sizes": sizes})
+    manifest = storage.read_json(root / BUNDLE)  # hashed as it reads: numpy's numbers have become plain ones
+    manifest |= {"content_hash": storage.hash_json(manifest), "created": time.time()}
     storage.write_json(root / BUNDLE, manifest)
-    return Bundle(root, storage.read_json(root / BUNDLE))
+    return Bundle(root, manifest)
 
 
 def open_bundle(folder: str | Path) -> Bundle:
