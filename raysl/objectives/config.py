@@ -11,10 +11,6 @@ class BertConfig(PluginConfig):
     type: str = "bert"
     mask_share: float = Field(0.15, gt=0, lt=1)
     """Share of tokens to predict; of these 80 % are hidden, 10 % swapped, 10 % left."""
-    contrast_weight: float = Field(0.0, ge=0)
-    """Weight of the two-span contrast added to the loss of the hidden words (DeCLUTR, Giorgi et al., 2021)."""
-    temperature: float = Field(0.1, gt=0)
-    """Temperature of that contrast."""
 
 
 class GptConfig(PluginConfig):
@@ -30,3 +26,8 @@ class ContrastiveTextConfig(PluginConfig):
     span_length: int = Field(64, ge=4)
     """Tokens of one span at most."""
     temperature: float = Field(0.1, gt=0)
+    """Sharpness of the contrast: lower weighs the nearest negatives more."""
+    hidden_words_weight: float = Field(0.0, ge=0)
+    """Weight of the hidden-words loss (Devlin et al., 2019) added to the contrast; 0 leaves it out."""
+    hidden_words_rows: float = Field(0.125, gt=0, le=1)
+    """Share of the rows on which words are hidden; the vocabulary head is the dear part."""

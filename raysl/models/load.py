@@ -1,0 +1,67 @@
+"""Models on disk: weights in safetensors, the rest in model.json beside them."""
+
+from pathlib import Path
+from typing import Any, cast
+
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from raysl import storage
+from raysl.catalog import MODELS
+from raysl.errors import DataError, StageError
+from raysl.models.config import TransformerConfig
+from raysl.models.heads import Classifier
+from raysl.models.text import TextEncoder
+
+WEIGHTS, DESCRIPTION, CLASSES = "model.safetensors", "model.json", "classes.json"
+
+
+def build(model: TransformerConfig, vocab_size: int) -> TextEncoder:
+    """The network a config describes, with fresh weights drawn from torch's current seed."""
+    return cast(TextEncoder, MODELS.load(model.type)(model, vocab_size))
+
+
+def save(model: nn.Module, folder: Path, description: dict[str, Any]) -> None:
+    """Writes weights and description; each file is whole or absent."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with storage.atomic_path(folder / WEIGHTS) as temporary:
+        save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, temporary)
+    storage.write_json(folder / DESCRIPTION, description)
+
+
+def describe(encoder: TextEncoder, **more: Any) -> dict[str, Any]:
+    """What model.json holds."""
+    return {"model": encoder.config.model_dump(mode="json"), "vocab_size": encoder.vocab_size, **more}
+
+
+def load_encoder(folder: str | Path) -> tuple[TextEncoder, dict[str, Any]]:
+    """The encoder of a pretrain or finetune folder, in evaluation mode, and its model.json."""
+    description = _description(Path(folder))
+    encoder = _empty(description)
+    weights = load_file(Path(folder) / WEIGHTS)
+    if (Path(folder) / CLASSES).is_file():
+        weights = {name.removeprefix("encoder."): w for name, w in weights.items() if name.startswith("encoder.")}
+    encoder.load_state_dict(weights)
+    return encoder.eval(), description
+
+
+def load_classifier(folder: str | Path) -> tuple[Classifier, list[str]]:
+    """The fine-tuned classifier of a folder, in evaluation mode, and its class names in the order of the logits."""
+    path = Path(folder) / CLASSES
+    if not path.is_file():
+        raise StageError(f"{folder} holds no classifier. Run `raysl finetune` first.")
+    classes = list(storage.read_json(path)["classes"])
+    classifier = Classifier(_empty(_description(Path(folder))), len(classes))
+    classifier.load_state_dict(load_file(Path(folder) / WEIGHTS))
+    return classifier.eval(), classes
+
+
+def _description(folder: Path) -> dict[str, Any]:
+    if not (folder / WEIGHTS).is_file():
+        raise DataError(f"{folder} holds no model ({WEIGHTS} is missing). Run `raysl pretrain` first.")
+    return storage.read_json(folder / DESCRIPTION)
+
+
+def _empty(description: dict[str, Any]) -> TextEncoder:
+    config = MODELS.config(description["model"]["type"]).model_validate(description["model"])
+    return build(config, int(description["vocab_size"]))

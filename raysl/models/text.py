@@ -1,0 +1,124 @@
+"""Text encoders: BERT (Devlin et al., 2019) and GPT-2 (Radford et al., 2019), with one way to an embedding."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from raysl.models.config import BertConfig, GptConfig, TransformerConfig
+from raysl.models.transformer import BERT_STYLE, GPT_STYLE, Block, BlockStyle, initialize
+
+PAD, UNK, CLS, SEP, MASK = range(5)
+"""Ids of the special tokens in every tokenizer that `prepare` trains."""
+
+
+class TextEncoder(nn.Module):
+    """Shared by BERT and GPT: token and position embeddings, blocks, and the pooled embedding."""
+
+    style: BlockStyle
+    causal: bool
+
+    def __init__(self, config: TransformerConfig, vocab_size: int) -> None:
+        super().__init__()
+        self.config, self.vocab_size = config, vocab_size
+        self.tokens = nn.Embedding(vocab_size, config.width)
+        self.positions = nn.Embedding(config.context_length, config.width)
+        self.blocks = nn.ModuleList(
+            Block(config.width, config.num_heads, int(config.width * config.feedforward_ratio), config.dropout, self.style)
+            for _ in range(config.num_layers)
+        )
+        self.norm = nn.LayerNorm(config.width, eps=self.style.norm_eps)  # after the embeddings (BERT) or the blocks (GPT)
+        self.pool_weight = nn.Embedding(vocab_size, 1)  # log weight of each token in the pooled embedding
+        initialize(self)
+        nn.init.zeros_(self.pool_weight.weight)
+
+    @property
+    def width(self) -> int:
+        return self.config.width
+
+    def encode(self, tokens: Tensor, documents: Tensor | None = None) -> Tensor:
+        """Contextual vectors (batch, length, width).
+
+        `documents` (batch, length) numbers the documents packed into a row: no token attends to another document and
+        positions restart at each. Without it a row is one document and PAD is not attended to.
+        """
+        mask, positions = self._mask_and_positions(tokens, documents)
+        x: Tensor = self.tokens(tokens) + self.positions(positions)
+        if not self.style.pre_norm:
+            x = self.norm(x)
+        for block in self.blocks:
+            x = block(x, mask)
+        return self.norm(x) if self.style.pre_norm else x
+
+    def _mask_and_positions(self, tokens: Tensor, documents: Tensor | None) -> tuple[Tensor, Tensor]:
+        length = tokens.shape[1]
+        steps = torch.arange(length, device=tokens.device)
+        if documents is None:
+            visible = (tokens != PAD)[:, None, None, :] | torch.eye(length, dtype=torch.bool, device=tokens.device)
+            positions = (steps % self.config.context_length)[None, :].expand_as(tokens)
+        else:
+            visible = documents[:, None, :, None] == documents[:, None, None, :]  # (batch, 1, queries, keys)
+            first = torch.ones_like(documents, dtype=torch.bool)
+            first[:, 1:] = documents[:, 1:] != documents[:, :-1]
+            start = torch.where(first, steps, 0).cummax(dim=1).values
+            positions = steps - start
+        if self.causal:
+            visible = visible & (steps[:, None] >= steps[None, :])
+        return visible, positions
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """L2-normalised embedding of each row (batch, width): a mean of its vectors, each token with a learned weight.
+
+        The weights play the part of inverse frequencies in SIF (Arora et al., 2017).
+        """
+        weight = torch.exp(self.pool_weight(tokens).float()) * (tokens != PAD)[..., None]  # (batch, length, 1)
+        pooled = (self.encode(tokens).float() * weight).sum(1) / weight.sum(1).clamp_min(1e-6)
+        return F.normalize(pooled, dim=-1)
+
+
+class Bert(TextEncoder):
+    """Encoder that sees both sides of a token, with the head that predicts hidden words."""
+
+    style, causal = BERT_STYLE, False
+
+    def __init__(self, config: BertConfig, vocab_size: int) -> None:
+        super().__init__(config, vocab_size)
+        self.head = nn.Linear(config.width, config.width)
+        self.head_norm = nn.LayerNorm(config.width, eps=self.style.norm_eps)
+        self.head_bias = nn.Parameter(torch.zeros(vocab_size))
+        nn.init.normal_(self.head.weight, std=0.02)
+        nn.init.zeros_(self.head.bias)
+
+    def vocabulary_logits(self, vectors: Tensor) -> Tensor:
+        """Scores of every token (..., vocab) for the given contextual vectors; weights are tied to the embeddings."""
+        return F.linear(self.head_norm(F.gelu(self.head(vectors))), self.tokens.weight, self.head_bias)
+
+
+class Gpt(TextEncoder):
+    """Decoder that predicts the next token; weights of the output are tied to the embeddings."""
+
+    style, causal = GPT_STYLE, True
+
+    def __init__(self, config: GptConfig, vocab_size: int) -> None:
+        super().__init__(config, vocab_size)
+        for block in self.blocks:  # residual layers start smaller the more of them there are (Radford et al., 2019)
+            assert isinstance(block, Block)
+            for layer in (block.attention.out, block.down):
+                nn.init.normal_(layer.weight, std=0.02 / (2 * config.num_layers) ** 0.5)
+
+    def vocabulary_logits(self, vectors: Tensor) -> Tensor:
+        return F.linear(vectors, self.tokens.weight)
+
+    def forward_cached(self, tokens: Tensor, past_keys: Tensor, past_values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """One step of generation: logits of the last position (batch, vocab) and the grown keys and values.
+
+        `past_keys`, `past_values` are (layers, batch, heads, past, head width); past may be 0.
+        """
+        past = past_keys.shape[3]
+        positions = torch.arange(past, past + tokens.shape[1], device=tokens.device)
+        x = self.tokens(tokens) + self.positions(positions)
+        keys, values = [], []
+        for layer, block in enumerate(self.blocks):
+            x, key, value = block.forward_cached(x, past_keys[layer], past_values[layer])  # type: ignore[operator]
+            keys.append(key)
+            values.append(value)
+        return self.vocabulary_logits(self.norm(x[:, -1])), torch.stack(keys), torch.stack(values)

@@ -1,0 +1,95 @@
+"""Transformer blocks (Vaswani et al., 2017), in the two arrangements that BERT and GPT-2 use.
+
+Parameter names and shapes map one to one on Hugging Face's, so weights travel both ways.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class BlockStyle:
+    """What differs between the two families."""
+
+    pre_norm: bool
+    """Normalize before each layer (GPT-2) or after each sum (BERT)."""
+    gelu: str
+    """Form of GELU: `tanh` (GPT-2) or `none` (exact, BERT)."""
+    norm_eps: float
+
+
+BERT_STYLE = BlockStyle(pre_norm=False, gelu="none", norm_eps=1e-12)
+GPT_STYLE = BlockStyle(pre_norm=True, gelu="tanh", norm_eps=1e-5)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention; `mask` is True where a query may look (batch, 1, queries, keys)."""
+
+    def __init__(self, width: int, num_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.num_heads, self.dropout = num_heads, dropout
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values."""
+        batch, length, width = x.shape
+        q, k, v = self.qkv(x).view(batch, length, 3, self.num_heads, width // self.num_heads).permute(2, 0, 3, 1, 4)
+        return q, k, v  # (batch, heads, length, head width)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool = False) -> Tensor:
+        dropout = self.dropout if self.training else 0.0
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal)
+        out: Tensor = self.out(y.transpose(1, 2).flatten(2))  # (batch, length, width)
+        return out
+
+    def forward(self, x: Tensor, mask: Tensor | None, causal: bool = False) -> Tensor:
+        return self.attend(*self.split(x), mask, causal)
+
+
+class Block(nn.Module):
+    """Attention and feed-forward layer, each with a residual connection."""
+
+    def __init__(self, width: int, num_heads: int, feedforward_width: int, dropout: float, style: BlockStyle) -> None:
+        super().__init__()
+        self.style = style
+        self.attention = Attention(width, num_heads, dropout)
+        self.norm1 = nn.LayerNorm(width, eps=style.norm_eps)
+        self.up = nn.Linear(width, feedforward_width)
+        self.down = nn.Linear(feedforward_width, width)
+        self.norm2 = nn.LayerNorm(width, eps=style.norm_eps)
+        self.dropout = nn.Dropout(dropout)
+
+    def feedforward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.dropout(self.down(F.gelu(self.up(x), approximate=self.style.gelu)))
+        return out
+
+    def forward(self, x: Tensor, mask: Tensor | None, causal: bool = False) -> Tensor:
+        if self.style.pre_norm:
+            x = x + self.dropout(self.attention(self.norm1(x), mask, causal))
+            return x + self.feedforward(self.norm2(x))
+        x = self.norm1(x + self.dropout(self.attention(x, mask, causal)))
+        out: Tensor = self.norm2(x + self.feedforward(x))
+        return out
+
+    def forward_cached(self, x: Tensor, past_key: Tensor, past_value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """One step of generation (pre-norm only): new positions see all past ones and themselves in order."""
+        q, k, v = self.attention.split(self.norm1(x))
+        keys, values = torch.cat([past_key, k], dim=2), torch.cat([past_value, v], dim=2)
+        new, total = q.shape[2], keys.shape[2]
+        steps = torch.arange(total, device=x.device)
+        mask = steps[None, :] <= (steps[total - new :])[:, None]  # (new, total)
+        x = x + self.attention.attend(q, keys, values, mask)
+        return x + self.feedforward(self.norm2(x)), keys, values
+
+
+def initialize(module: nn.Module, std: float = 0.02) -> None:
+    """Normal weights of `std`, zero biases, unit norms: what BERT and GPT-2 start from."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear | nn.Embedding):
+            nn.init.normal_(part.weight, std=std)
+        if isinstance(part, nn.Linear) and part.bias is not None:
+            nn.init.zeros_(part.bias)

@@ -1,0 +1,93 @@
+"""What an objective is: a pretext task with its collate, its loss and its embedding. One loop trains all of them.
+
+Losses are sums divided by totals counted over all ranks and micro-batches of an optimizer step, so a step is exact under
+gradient accumulation and uneven counts, and equals one process with the whole batch.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from raysl.data.shards import RowKind, Tokens
+from raysl.models.text import TextEncoder
+
+Batch = dict[str, Tensor]
+Uniform = Callable[[int], npt.NDArray[np.float64]]
+"""uniform(k) -> (rows, k) numbers in [0, 1): the same for a row whatever the number of workers."""
+
+
+@dataclass(frozen=True)
+class StepOutput:
+    """Loss of one micro-batch: summed over its targets, divided by the totals of the whole step."""
+
+    loss: Tensor
+    metrics: Mapping[str, Tensor] = field(default_factory=dict)
+    """Detached parts of the loss under their names; they add up over micro-batches and ranks like the loss."""
+
+
+class Objective(nn.Module):
+    """Base of all pretext tasks.
+
+    A subclass says which rows it reads, turns them into tensors, and computes its loss. `embed` is what remains after
+    pretraining.
+    """
+
+    row_kind: ClassVar[RowKind] = "packed"
+    splits_batch: ClassVar[bool] = True
+    """Whether micro-batches add up to the same loss; contrastive losses see only their own negatives and do not."""
+
+    def __init__(self, config: Any, encoder: TextEncoder) -> None:
+        super().__init__()
+        self.config, self.encoder = config, encoder
+
+    @property
+    def row_length(self) -> int:
+        """Tokens of one row at most."""
+        return self.encoder.config.context_length
+
+    @property
+    def min_tokens(self) -> int:
+        """Documents shorter than this are left out of `documents` rows."""
+        return 1
+
+    def collate(self, rows: Sequence[Tokens], uniform: Uniform) -> Batch:
+        """Rows as they lie on disk -> tensors of one micro-batch; all randomness comes from `uniform`."""
+        raise NotImplementedError
+
+    def targets(self, batch: Batch) -> Tensor:
+        """Number of targets of each part of the loss: a float tensor that is summed over micro-batches and ranks."""
+        raise NotImplementedError
+
+    def forward(self, batch: Batch, totals: Tensor) -> StepOutput:
+        """Loss of this micro-batch; `totals` are the summed `targets` of the whole optimizer step."""
+        raise NotImplementedError
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Embedding (batch, width) of padded rows of tokens."""
+        return self.encoder.embed(tokens)
+
+
+def pad(rows: Sequence[Tokens], length: int | None = None) -> npt.NDArray[np.int64]:
+    """Rows side by side, filled up with PAD (0) to the longest of them or to `length`."""
+    longest = length or max(len(row) for row in rows)
+    out = np.zeros((len(rows), longest), np.int64)
+    for place, row in enumerate(rows):
+        out[place, : len(row)] = row[:longest]
+    return out
+
+
+def document_numbers(tokens: npt.NDArray[np.int64], separator: int) -> npt.NDArray[np.int64]:
+    """Numbers the documents packed into each row: a separator is the last token of its document."""
+    ends = np.cumsum(tokens == separator, axis=1)
+    ends[:, 1:] = ends[:, :-1].copy()
+    ends[:, 0] = 0
+    return np.asarray(ends, np.int64)
+
+
+def as_tensors(**arrays: npt.NDArray[Any]) -> Batch:
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}

@@ -1,0 +1,35 @@
+"""Hidden words (Devlin et al., 2019), with the vocabulary head on the hidden positions only: same loss, less work."""
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from raysl.data.shards import Tokens
+from raysl.models.text import SEP
+from raysl.models.text import Bert as BertModel
+from raysl.objectives.base import Batch, Objective, StepOutput, Uniform, as_tensors, document_numbers, pad
+from raysl.objectives.config import BertConfig
+from raysl.objectives.masking import IGNORED, mask_tokens
+
+
+class Bert(Objective):
+    """Predicts the tokens that were hidden; rows are packed documents that do not see each other."""
+
+    Config = BertConfig
+    encoder: BertModel
+
+    def collate(self, rows: Sequence[Tokens], uniform: Uniform) -> Batch:
+        tokens = pad(rows, self.row_length)
+        inputs, labels = mask_tokens(tokens, self.config.mask_share, self.encoder.vocab_size, uniform(3 * self.row_length))
+        return as_tensors(tokens=inputs, labels=labels, documents=document_numbers(tokens, SEP))
+
+    def targets(self, batch: Batch) -> Tensor:
+        return (batch["labels"] != IGNORED).sum().float()[None]
+
+    def forward(self, batch: Batch, totals: Tensor) -> StepOutput:
+        hidden = batch["labels"] != IGNORED
+        vectors = self.encoder.encode(batch["tokens"], batch["documents"])[hidden]  # (hidden tokens, width)
+        logits = self.encoder.vocabulary_logits(vectors)
+        loss = F.cross_entropy(logits.float(), batch["labels"][hidden], reduction="sum") / totals[0].clamp_min(1)
+        return StepOutput(loss, {"hidden_words": loss.detach()})

@@ -1,0 +1,25 @@
+"""Two views of one row find each other among all rows of the batch (NT-Xent, Chen et al., 2020)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from raysl.objectives.gather import gather_rows
+
+
+def nt_xent_sum(first: Tensor, second: Tensor, temperature: float) -> Tensor:
+    """Sum over our 2B views of -log softmax of the similarity to the other view; divide by 2 x global batch size.
+
+    `first`, `second` (B, width) are l2-normalised. Every other view of every rank's rows is a negative.
+    """
+    views = torch.cat([first, second])  # (2B, width)
+    all_first, start = gather_rows(first)
+    all_second, _ = gather_rows(second)
+    everything = torch.cat([all_first, all_second])  # (2N, width)
+    rows, total = len(first), len(all_first)
+    similarity = views.float() @ everything.float().T / temperature  # (2B, 2N)
+    own = torch.arange(rows, device=views.device) + start
+    itself = torch.cat([own, own + total])
+    similarity = similarity.scatter(1, itself[:, None], float("-inf"))
+    other_view = torch.cat([own + total, own])
+    return F.cross_entropy(similarity, other_view, reduction="sum")

@@ -1,0 +1,62 @@
+"""Two spans of one document find each other in the batch (DeCLUTR, Giorgi et al., 2021), optionally with hidden words.
+
+The embedding it trains is the one that search and few-label classification use, so seconds of it go a long way.
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from raysl.data.shards import RowKind, Tokens
+from raysl.models.text import Bert as BertModel
+from raysl.objectives.base import Batch, Objective, StepOutput, Uniform, as_tensors
+from raysl.objectives.config import ContrastiveTextConfig
+from raysl.objectives.contrast import nt_xent_sum
+from raysl.objectives.masking import IGNORED, mask_tokens
+from raysl.objectives.views import two_spans
+
+
+class ContrastiveText(Objective):
+    """Rows are whole documents; negatives are all other spans of the global batch."""
+
+    Config = ContrastiveTextConfig
+    row_kind: ClassVar[RowKind] = "documents"
+    splits_batch: ClassVar[bool] = False
+
+    @property
+    def min_tokens(self) -> int:
+        return 2 * min(8, int(self.config.span_length))
+
+    def collate(self, rows: Sequence[Tokens], uniform: Uniform) -> Batch:
+        first, second = two_spans(rows, self.config.span_length, uniform(3))
+        batch = as_tensors(first=first, second=second)
+        if self.config.hidden_words_weight:
+            share = self.config.hidden_words_rows
+            masked = first[: max(1, round(len(first) * share))]
+            inputs, labels = mask_tokens(masked, 0.15, self.encoder.vocab_size, uniform(3 * masked.shape[1])[: len(masked)])
+            batch |= as_tensors(masked=inputs, labels=labels)
+        return batch
+
+    def targets(self, batch: Batch) -> Tensor:
+        hidden = (batch["labels"] != IGNORED).sum() if "labels" in batch else torch.tensor(0)
+        return torch.stack([torch.tensor(2 * len(batch["first"])), hidden]).float()
+
+    def forward(self, batch: Batch, totals: Tensor) -> StepOutput:
+        views = self.encoder.embed(torch.cat([batch["first"], batch["second"]]))
+        first, second = views.chunk(2)
+        contrast = nt_xent_sum(first, second, self.config.temperature) / totals[0]
+        if "labels" not in batch:
+            return StepOutput(contrast, {"contrast": contrast.detach()})
+        words = self._hidden_words(batch) / totals[1].clamp_min(1)
+        loss = contrast + self.config.hidden_words_weight * words
+        return StepOutput(loss, {"contrast": contrast.detach(), "hidden_words": words.detach()})
+
+    def _hidden_words(self, batch: Batch) -> Tensor:
+        encoder = self.encoder
+        assert isinstance(encoder, BertModel), "hidden words need a model that sees both sides"
+        hidden = batch["labels"] != IGNORED
+        logits = encoder.vocabulary_logits(encoder.encode(batch["masked"])[hidden])
+        return F.cross_entropy(logits.float(), batch["labels"][hidden], reduction="sum")

@@ -1,0 +1,38 @@
+"""Next word (Radford et al., 2019): every token is predicted from those before it in its own document."""
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from raysl.data.shards import Tokens
+from raysl.models.text import PAD, SEP
+from raysl.models.text import Gpt as GptModel
+from raysl.objectives.base import Batch, Objective, StepOutput, Uniform, as_tensors, document_numbers, pad
+from raysl.objectives.config import GptConfig
+from raysl.objectives.masking import IGNORED
+
+
+class Gpt(Objective):
+    """Rows are packed documents; no attention, no position and no target crosses from one to the next."""
+
+    Config = GptConfig
+    encoder: GptModel
+
+    def collate(self, rows: Sequence[Tokens], uniform: Uniform) -> Batch:
+        tokens = pad(rows, self.row_length)
+        documents = document_numbers(tokens, SEP)
+        labels = tokens[:, 1:].copy()
+        labels[(documents[:, 1:] != documents[:, :-1]) | (labels == PAD)] = IGNORED
+        return as_tensors(tokens=tokens[:, :-1].copy(), labels=labels, documents=documents[:, :-1].copy())
+
+    def targets(self, batch: Batch) -> Tensor:
+        return (batch["labels"] != IGNORED).sum().float()[None]
+
+    def forward(self, batch: Batch, totals: Tensor) -> StepOutput:
+        logits = self.encoder.vocabulary_logits(self.encoder.encode(batch["tokens"], batch["documents"]))
+        loss = F.cross_entropy(
+            logits.flatten(0, 1).float(), batch["labels"].flatten(), reduction="sum", ignore_index=IGNORED
+        )
+        loss = loss / totals[0].clamp_min(1)
+        return StepOutput(loss, {"next_word": loss.detach()})

@@ -1,0 +1,81 @@
+"""Micro-batches of each optimizer step: the same rows and random numbers whatever the number of workers."""
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from raysl.data.shards import RowOrder, TokenRows
+from raysl.objectives.base import Batch, Objective, Uniform
+
+
+def uniform_for(seed: int, step: int, num_rows: int, places: npt.NDArray[np.int64]) -> Uniform:
+    """Random numbers of the rows at `places` of a global batch of `num_rows`, drawn from (seed, step) alone."""
+    generator = np.random.default_rng((seed, 1, step))
+
+    def uniform(count: int) -> npt.NDArray[np.float64]:
+        return generator.random((num_rows, count))[places]
+
+    return uniform
+
+
+class StepBatches:
+    """Builds the micro-batches of one rank, one step ahead of the training in a thread."""
+
+    def __init__(
+        self, objective: Objective, rows: TokenRows, seed: int, global_batch_size: int, accumulation_steps: int,
+        rank: int, world_size: int,
+    ) -> None:  # fmt: skip
+        self.objective, self.rows, self.seed = objective, rows, seed
+        self.order = RowOrder(len(rows), seed)
+        self.global_batch_size, self.accumulation_steps = global_batch_size, accumulation_steps
+        self.rank, self.world_size = rank, world_size
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="batches")
+        self._ahead: tuple[int, Future[list[Batch]]] | None = None
+
+    def step(self, step: int, last: bool = False) -> list[Batch]:
+        """Micro-batches of optimizer step `step`; starts on the next one unless this is the `last`."""
+        if self._ahead is not None and self._ahead[0] == step:
+            batches = self._ahead[1].result()
+        else:
+            batches = self.build(step)
+        self._ahead = None if last else (step + 1, self._thread.submit(self.build, step + 1))
+        return batches
+
+    def build(self, step: int) -> list[Batch]:
+        size = self.global_batch_size
+        numbers = self.order.rows(step * size, size)
+        mine = np.arange(self.rank, size, self.world_size)
+        return [
+            self.objective.collate(
+                [self.rows.row(int(n)) for n in numbers[places]], uniform_for(self.seed, step, size, places)
+            )
+            for places in np.array_split(mine, self.accumulation_steps)
+            if len(places)
+        ]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._thread.shutdown(cancel_futures=True)
+
+
+def held_out_batches(
+    objective: Objective, rows: TokenRows, num_rows: int, batch_size: int, rank: int, world_size: int
+) -> list[Callable[[], Batch]]:
+    """The same held-out batches at every call: this rank's share of the first `num_rows` rows in a fixed order."""
+    numbers = RowOrder(len(rows), 0).rows(0, min(num_rows, len(rows)))
+    batches: list[Callable[[], Batch]] = []
+    for start in range(0, len(numbers) - world_size + 1, batch_size):
+        part = numbers[start : start + batch_size]
+        places = np.arange(rank, len(part), world_size)
+        if len(part) < world_size:
+            break
+        chosen = [rows.row(int(n)) for n in part[places]]
+        batches.append(partial(objective.collate, chosen, uniform_for(0, start, len(part), places)))
+    return batches

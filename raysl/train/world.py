@@ -1,0 +1,51 @@
+"""The processes of a run, with or without Ray: rank, size, device, and the sums over ranks."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from raysl.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among `size` training processes."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    def total(self, values: Tensor) -> Tensor:
+        """Sum over all ranks; a new tensor."""
+        values = values.detach().clone()
+        if self.size > 1:
+            dist.all_reduce(values)
+        return values
+
+
+def single(device: str = "auto") -> World:
+    """One process on its own: how the core is profiled and tested."""
+    return World(0, 1, resolve_device(device))
+
+
+def resolve_device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device 'cuda' was asked for and torch sees no GPU here. Use device=auto or device=cpu.")
+    return torch.device(name)
+
+
+def resolve_precision(name: str, device: torch.device) -> torch.dtype:
+    """`auto` is bf16 where the device multiplies it in hardware, else fp32."""
+    if name == "auto":
+        fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_has_bf16()
+        name = "bf16" if fast else "fp32"
+    return torch.bfloat16 if name == "bf16" else torch.float32
+
+
+def _cpu_has_bf16() -> bool:
+    probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return bool(probe and probe())
