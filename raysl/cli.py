@@ -1,0 +1,226 @@
+"""raysl <command> <yaml> key=value ...: checks the whole YAML first, imports what the command needs after that.
+
+Exit codes: 0 done, 1 a fault of raysl (traceback in the log), 2 a mistake of the user (one message), 130 stopped by hand.
+"""
+
+import argparse
+import difflib
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from raysl.run_config import RunConfig
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command: what it does, the section of the YAML it needs, and the flags it knows."""
+
+    help: str
+    section: str | None = None
+    flags: tuple[str, ...] = ()
+    target: str = ""
+
+
+COMMANDS = {
+    "prepare": Command("Clean, de-duplicate and tokenize the documents of a source.", "prepare", ("redo",)),
+    "pretrain": Command("Train the network on text without labels.", "pretrain", ("redo",)),
+    "finetune": Command("Train a classifier on the pretrained network with few labels.", "finetune", ("redo",)),
+    "evaluate": Command("Measure it on the test split, baselines beside it.", "evaluate", ("redo",)),
+    "release": Command("Export to ONNX, prove equality, register the version.", "release", ("redo",)),
+    "run": Command("Do all of the above that the YAML has; skip what is unchanged.", None, ("redo", "serve")),
+    "serve": Command("Answer HTTP queries with the production version.", "serve", (), "raysl.serve.app:serve"),
+    "monitor": Command("Compare recorded traffic with what was kept at release.", None, (), "raysl.monitor.checks:monitor"),
+    "update": Command("Make the next version from new rows; release it if it is better.", None, (), "raysl.update:update"),
+    "report": Command("Write report.html of a run folder again.", None, (), "raysl.report:build"),
+}
+FLAGS = {
+    "redo": "make the stage again where another config made it",
+    "serve": "go on into serving after the last stage",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0].startswith("-"):
+        return _overview(arguments)
+    name, rest = arguments[0], arguments[1:]
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f" Did you mean '{near[0]}'?" if near else ""
+        return _mistake(f"Unknown command '{name}'.{hint} Choose from {', '.join(COMMANDS)}.")
+    parsed = _parser(name).parse_intermixed_args(rest)
+    return _guarded(name, parsed)
+
+
+def _overview(arguments: list[str]) -> int:
+    import raysl
+
+    if arguments[:1] == ["--version"]:
+        print(f"raysl {raysl.__version__}")
+        return 0
+    lines = "\n".join(f"  {name:<9} {command.help}" for name, command in COMMANDS.items())
+    print(
+        f"usage: raysl <command> <yaml> [key=value ...]\n\n{lines}\n\n"
+        f"example: raysl run configs/smoke/bert.yaml\n"
+        f"         raysl pretrain configs/smoke/bert.yaml pretrain.max_steps=100\n"
+        f"`raysl <command> --help` lists a command's options, docs/config.md every key of the YAML."
+    )
+    return 0 if arguments[:1] in ([], ["--help"], ["-h"]) else _mistake(f"Unknown option {arguments[0]}.")
+
+
+def _parser(name: str) -> argparse.ArgumentParser:
+    command = COMMANDS[name]
+    parser = argparse.ArgumentParser(prog=f"raysl {name}", description=command.help)
+    parser.add_argument("yaml", help="the run's YAML, or config.yaml of a run folder")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="a key of the YAML with its full path")
+    for flag in command.flags:
+        parser.add_argument(f"--{flag}", action="store_true", help=FLAGS[flag])
+    return parser
+
+
+def _guarded(name: str, arguments: argparse.Namespace) -> int:
+    from raysl.errors import RayslError
+
+    config: RunConfig | None = None
+    try:
+        config = _checked(name, arguments)
+        _execute(name, arguments, config)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    except Exception as error:
+        mistake = _find_mistake(error, RayslError)
+        if mistake is not None:
+            return _mistake(str(mistake))
+        return _fault(error, config)
+    return 0
+
+
+def _checked(name: str, arguments: argparse.Namespace) -> "RunConfig":
+    """The validated config, and the run folder claimed for it: nothing heavy is imported before this."""
+    from raysl import run_config
+    from raysl.cluster import in_job
+    from raysl.errors import ConfigError
+    from raysl.run import claim_folder
+
+    config = run_config.load(arguments.yaml, arguments.overrides)
+    if COMMANDS[name].section:
+        run_config.needed(config, str(COMMANDS[name].section))
+    if in_job() and not Path(config.run_dir).is_absolute():
+        raise ConfigError(
+            f"run_dir is {config.run_dir!r}, but the current folder of a submitted job is a copy that goes with it. "
+            f"Give the absolute path of a folder that every node reaches: run_dir=/shared/runs/{config.name}."
+        )
+    claim_folder(config, _remade(name), getattr(arguments, "redo", False))
+    return config
+
+
+def _remade(name: str) -> tuple[str, ...]:
+    from raysl.run_config import STAGES
+
+    if name == "run":
+        return STAGES
+    return STAGES[STAGES.index(name) :] if name in STAGES else ()
+
+
+def _execute(name: str, arguments: argparse.Namespace, config: "RunConfig") -> None:
+    from raysl import cluster
+    from raysl.progress import say
+
+    log = config.folder / "raysl.log"
+    cluster.prepare_environment()
+    with cluster.quiet(log):
+        say(f"log: {_short(log)}")
+        try:
+            result = _function(name)(config, **_options(name, arguments))
+            if getattr(arguments, "serve", False):
+                _function("serve")(config)
+        finally:
+            _disconnect()
+    for line in _ending(name, arguments, config, result):
+        print(line)
+
+
+def _function(name: str) -> Callable[..., Any]:
+    from functools import partial
+
+    from raysl import run
+
+    if name == "run":
+        return run.run
+    return partial(run.make, name) if name in run.FUNCTIONS else run.load_function(COMMANDS[name].target)
+
+
+def _options(name: str, arguments: argparse.Namespace) -> dict[str, bool]:
+    return {"redo": arguments.redo} if "redo" in COMMANDS[name].flags else {}
+
+
+def _disconnect() -> None:
+    if "ray" in sys.modules:
+        from raysl import cluster
+
+        cluster.disconnect()
+
+
+def _ending(name: str, arguments: argparse.Namespace, config: "RunConfig", result: Any) -> list[str]:
+    """Where the result is and what to type next."""
+    from raysl.run import stages
+
+    made = stages(config)
+    if name not in (*made, "run", "report"):
+        return []
+    last = made[-1] if name in ("run", "report") else name
+    folder = config.folder / last if name in made else config.folder
+    lines = [f"result: {_short(folder)}", f"report: {_short(config.folder / 'report.html')}"]
+    after = made[made.index(last) + 1 :][:1]
+    following = after[0] if after and name in made else ("serve" if config.serve and last == "release" else "")
+    if following:
+        lines.append(f"next:   raysl {' '.join([following, arguments.yaml, *arguments.overrides])}")
+    return lines
+
+
+def _short(path: Path) -> str:
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _find_mistake(error: BaseException, kind: type[Exception]) -> Exception | None:
+    """The user's mistake inside what Ray wraps around an error of a worker."""
+    waiting: list[Any] = [error]
+    for _ in range(50):
+        if not waiting:
+            return None
+        found = waiting.pop(0)
+        inner = getattr(found, "cause", None)
+        if isinstance(found, kind) and not isinstance(inner, BaseException):
+            return found
+        failures = getattr(found, "worker_failures", None)
+        waiting += [e for e in (inner, found.__cause__, *(failures or {}).values()) if isinstance(e, BaseException)]
+    return None
+
+
+def _mistake(message: str) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return 2
+
+
+def _fault(error: Exception, config: "RunConfig | None") -> int:
+    lines = "".join(traceback.format_exception(error))
+    if config is None:
+        print(lines, file=sys.stderr)
+        return 1
+    log = config.folder / "raysl.log"
+    with open(log, "a", encoding="utf-8") as file:
+        file.write(lines)
+    message = str(error).strip().splitlines() or [""]
+    print(f"fault: {type(error).__name__}: {message[-1]}\n  the traceback is in {_short(log)}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

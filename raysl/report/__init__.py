@@ -1,0 +1,44 @@
+"""report.html of a run folder: one file that a browser shows without network.
+
+Rebuilt after every stage from what lies in the folder; a part whose stage has not run is left out.
+"""
+
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, Template
+from markupsafe import Markup
+
+from raysl import storage
+from raysl.report import contents, figures
+from raysl.run_config import RunConfig
+
+
+def build(config: RunConfig) -> Path:
+    """Writes <run>/report.html and returns its path. Text of documents is escaped; nothing is loaded from elsewhere."""
+    folder = config.folder
+    few_label, confusion = contents.evaluation(folder)
+    curves = contents.loss_curves(folder)
+    environment = Environment(
+        loader=PackageLoader("raysl.report", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    page = environment.get_template("template.html").render(
+        name=config.name,
+        folder=str(folder),
+        timings=contents.timings(folder),
+        drops=contents.drops(folder),
+        labels=contents.label_counts(folder),
+        curves={stage: Markup(figures.loss_curve(lines)) for stage, lines in curves.items()},
+        few_label=few_label,
+        few_label_figure=Markup(figures.few_label_bars(few_label)) if few_label else None,
+        confusion_figure=Markup(figures.confusion_matrix(**confusion)) if confusion else None,
+        bundle=contents.bundle(folder),
+        versions=contents.versions(),
+        yaml=contents.yaml_text(folder),
+    )
+    storage.write_text(folder / "report.html", page)
+    return folder / "report.html"
+
+
+def _template() -> Template:
+    loader = PackageLoader("raysl.report", ".")
+    return Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True).get_template("template.html")

@@ -1,0 +1,172 @@
+"""What the report says, read from the files of a run folder."""
+
+import json
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from raysl import schema, storage
+from raysl.stage import read_manifest
+
+EXAMPLES = 10
+LABELS = 30
+PACKAGES = ("raysl", "ray", "torch", "pyarrow", "tokenizers", "onnxruntime", "numpy", "scikit-learn")
+
+
+@dataclass(frozen=True)
+class Drop:
+    """Documents that one reason removed; `examples` are rows of removed.parquet."""
+
+    reason: str
+    count: int
+    share: float
+    examples: Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Drops:
+    """The drop table of `prepare`."""
+
+    documents_in: int
+    kept: int
+    reasons: Sequence[Drop]
+
+
+@dataclass(frozen=True)
+class FewLabel:
+    """One method at one label budget, over its draws."""
+
+    method: str
+    labels_per_class: int
+    macro_f1: float
+    macro_f1_spread: float
+    accuracy: float
+    num_draws: int
+
+
+def timings(folder: Path) -> list[tuple[str, float]]:
+    """Stage and seconds, in the order in which they were finished."""
+    path = folder / "manifest.json"
+    stages = storage.read_json(path)["stages"] if path.is_file() else {}
+    return [(name, float(stage["seconds"])) for name, stage in stages.items()]
+
+
+def drops(folder: Path) -> Drops | None:
+    manifest = read_manifest(folder, "prepare")
+    if manifest is None:
+        return None
+    counts = manifest.counts
+    total = max(int(counts["documents_in"]), 1)
+    examples = _removed_examples(folder / "prepare" / "removed.parquet")
+    ordered = sorted(counts["dropped"].items(), key=lambda item: -item[1])
+    reasons = [Drop(reason, count, count / total, examples.get(reason, [])) for reason, count in ordered]
+    return Drops(int(counts["documents_in"]), int(counts["kept"]), reasons)
+
+
+def _removed_examples(path: Path) -> dict[str, list[dict[str, Any]]]:
+    if not path.is_file():
+        return {}
+    table = pq.read_table(path)
+    found = {}
+    for reason in table["reason"].unique().to_pylist():
+        found[reason] = table.filter(pc.equal(table["reason"], reason)).slice(0, EXAMPLES).to_pylist()
+    return found
+
+
+def label_counts(folder: Path) -> list[tuple[str, int]]:
+    """The largest labels of the kept documents."""
+    parts = sorted((folder / "prepare" / "documents").glob("*.parquet"))
+    if not parts:
+        return []
+    labels = pa.concat_tables(pq.read_table(part, columns=[schema.LABEL]) for part in parts)[schema.LABEL]
+    counted = [(row["values"], row["counts"]) for row in labels.drop_null().value_counts().to_pylist()]
+    return sorted(counted, key=lambda item: (-item[1], item[0]))[:LABELS]
+
+
+def loss_curves(folder: Path) -> dict[str, dict[str, list[tuple[int, float]]]]:
+    """Stage -> name of a loss -> (step, value); of steps that ran again, after a restart, the last counts."""
+    stages: dict[str, dict[str, list[tuple[int, float]]]] = {}
+    for line in _metric_lines(folder / "metrics.jsonl"):
+        for key in (key for key, value in line.items() if key.endswith("loss") and isinstance(value, int | float)):
+            points = stages.setdefault(line["stage"], {}).setdefault(key, [])
+            while points and points[-1][0] >= line["step"]:
+                points.pop()
+            points.append((int(line["step"]), float(line[key])))
+    return stages
+
+
+def _metric_lines(path: Path) -> Iterator[dict[str, Any]]:
+    if path.is_file():
+        for text in path.read_text(encoding="utf-8").splitlines():
+            try:
+                line = json.loads(text)
+            except ValueError:  # the process was killed while it wrote this line
+                continue
+            if "step" in line:
+                yield line
+
+
+def evaluation(folder: Path) -> tuple[list[FewLabel], dict[str, Any] | None]:
+    """Few-label results, best method first at the smallest budget, and the confusion matrix."""
+    path = folder / "evaluate" / "report.json"
+    if not path.is_file():
+        return [], None
+    data = storage.read_json(path)
+    rows = [_few_label(row) for row in data.get("few_label", [])]
+    rows.sort(key=lambda row: (row.labels_per_class, -row.macro_f1))
+    return rows, data.get("confusion")
+
+
+def _few_label(row: Mapping[str, Any]) -> FewLabel:
+    draws = [float(value) for value in row["macro_f1"]]
+    return FewLabel(
+        method=row["method"],
+        labels_per_class=int(row["labels_per_class"]),
+        macro_f1=fmean(draws),
+        macro_f1_spread=stdev(draws) if len(draws) > 1 else 0.0,
+        accuracy=fmean(float(value) for value in row["accuracy"]),
+        num_draws=len(draws),
+    )
+
+
+def bundle(folder: Path) -> list[tuple[str, str]]:
+    """Parity, metrics and latency that the released bundle carries."""
+    path = folder / "release" / "bundle" / "bundle.json"
+    if not path.is_file():
+        return []
+    data = storage.read_json(path)
+    shown = {key: data[key] for key in ("parity", "metrics", "latency") if key in data}
+    return [(name, f"{value:.3g}" if isinstance(value, float) else str(value)) for name, value in _leaves(shown)]
+
+
+def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _leaves(inner, f"{path}.{key}".lstrip("."))
+    elif isinstance(value, int | float | str):
+        yield path, value
+
+
+def versions() -> list[tuple[str, str]]:
+    installed = [(name, _version(name)) for name in PACKAGES]
+    return [("python", platform.python_version()), ("platform", platform.platform()), *installed]
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def yaml_text(folder: Path) -> str:
+    path = folder / "config.yaml"
+    return path.read_text(encoding="utf-8") if path.is_file() else ""

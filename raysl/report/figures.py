@@ -1,0 +1,80 @@
+"""Figures of the report as inline SVG; text stays text, so that it can be searched and read aloud."""
+
+import io
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from raysl.report.contents import FewLabel
+
+COLOURS = ("#2563a8", "#d97706", "#3f8f5b", "#a63d57", "#6b5ca5", "#777777")
+SETTINGS = {"svg.fonttype": "none", "svg.hashsalt": "raysl", "font.family": "sans-serif", "font.size": 9.0}
+
+
+def loss_curve(losses: Mapping[str, Sequence[tuple[int, float]]]) -> str:
+    """One line for each loss over steps; `loss` is the training one."""
+    figure, axes = _figure(7, 3)
+    for colour, (name, points) in zip(COLOURS, losses.items(), strict=False):
+        steps, values = zip(*points, strict=True)
+        label = "train" if name == "loss" else name.removesuffix("_loss").replace("_", " ")
+        axes.plot(steps, values, color=colour, label=label, marker="." if len(points) < 40 else None)
+    axes.set_xlabel("step")
+    axes.set_ylabel("loss")
+    axes.legend(frameon=False)
+    return _svg(figure)
+
+
+def few_label_bars(rows: Sequence[FewLabel]) -> str:
+    """Mean macro-F1 of each method at each label budget; the line on a bar is one standard deviation over the draws."""
+    figure, axes = _figure(7, 3)
+    budgets = sorted({row.labels_per_class for row in rows})
+    methods = list(dict.fromkeys(row.method for row in rows))
+    width = 0.8 / len(methods)
+    for index, method in enumerate(methods):
+        mine = [row for row in rows if row.method == method]
+        places = [budgets.index(row.labels_per_class) + (index - (len(methods) - 1) / 2) * width for row in mine]
+        axes.bar(places, [row.macro_f1 for row in mine], width * 0.9, yerr=[row.macro_f1_spread for row in mine],
+                 color=COLOURS[index % len(COLOURS)], label=method, error_kw={"elinewidth": 1})  # fmt: skip
+    axes.set_xticks(range(len(budgets)), [str(budget) for budget in budgets])
+    axes.set_xlabel("labels per class")
+    axes.set_ylabel("macro-F1")
+    axes.set_ylim(0, 1)
+    axes.legend(frameon=False, ncols=2)
+    return _svg(figure)
+
+
+def confusion_matrix(classes: Sequence[str], matrix: Sequence[Sequence[int]]) -> str:
+    """Rows are the true classes, columns the predicted ones; shade is the share of the row."""
+    side = 1.8 + 0.34 * len(classes)
+    figure, axes = _figure(side + 0.6, side)
+    shares = [[count / max(sum(row), 1) for count in row] for row in matrix]
+    axes.pcolormesh(shares, cmap="Blues", vmin=0, vmax=1, edgecolors="#ffffff", linewidth=0.5)
+    for i, row in enumerate(matrix):
+        for j, count in enumerate(row):
+            if count:
+                axes.text(j + 0.5, i + 0.5, f"{count}", ha="center", va="center", fontsize=7,
+                          color="white" if shares[i][j] > 0.6 else "black")  # fmt: skip
+    places = [i + 0.5 for i in range(len(classes))]
+    axes.set_xticks(places, list(classes), rotation=60, ha="right", rotation_mode="anchor", parse_math=False)
+    axes.set_yticks(places, list(classes), parse_math=False)
+    axes.invert_yaxis()
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    return _svg(figure)
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots()
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _svg(figure: Figure) -> str:
+    buffer = io.StringIO()
+    with matplotlib.rc_context(SETTINGS):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]

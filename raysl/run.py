@@ -1,0 +1,63 @@
+"""All stages of a YAML in the order in which the data travels; what is unchanged is skipped."""
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+from raysl import config as base
+from raysl import storage
+from raysl.progress import say
+from raysl.run_config import STAGES, RunConfig
+from raysl.stage import Manifest, Stage, check_same_config, read_manifest, section
+
+FUNCTIONS = {
+    "prepare": "raysl.data.pipeline:prepare",
+    "pretrain": "raysl.train.pretrain:pretrain",
+    "finetune": "raysl.train.finetune:finetune",
+    "evaluate": "raysl.evaluation.suite:evaluate",
+    "release": "raysl.release.release:release",
+}
+"""Stage -> the function that makes its folder."""
+
+
+def load_function(path: str) -> Callable[..., Any]:
+    """Imports `module:function`; only the command that runs pays for its imports."""
+    module, _, name = path.partition(":")
+    function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return function
+
+
+def stages(config: RunConfig) -> list[str]:
+    """The stages whose sections the YAML has."""
+    return [name for name in STAGES if getattr(config, name) is not None]
+
+
+def claim_folder(config: RunConfig, remade: tuple[str, ...], redo: bool) -> None:
+    """Writes config.yaml into the run folder; ConfigError where a finished stage was made with another config.
+
+    `remade` are the stages that the command makes or that follow it: `redo` may change those, never the ones before.
+    """
+    for name in STAGES:
+        manifest = read_manifest(config.folder, name)
+        if manifest is not None:
+            now = {**manifest.config, **section(config, *manifest.config)}
+            check_same_config(Stage(config.folder, name, now, manifest.inputs), redo and name in remade)
+    storage.write_text(config.folder / "config.yaml", base.dump(config))
+
+
+def make(name: str, config: RunConfig, redo: bool = False) -> Manifest:
+    """Makes one stage, or finds it made, and brings report.html up to date."""
+    from raysl.report import build
+
+    manifest: Manifest = load_function(FUNCTIONS[name])(config, redo)
+    build(config)
+    return manifest
+
+
+def run(config: RunConfig, redo: bool = False) -> list[Manifest]:
+    """Makes every stage the YAML has. A run that was killed goes on where it stopped."""
+    made = []
+    for name in stages(config):
+        made.append(make(name, config, redo))
+        say(f"{name}: {made[-1].seconds:,.1f} s  {config.folder / name}")
+    return made

@@ -1,0 +1,151 @@
+"""report.html from small files: what it shows, what it leaves out, and that nothing in it can act."""
+
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from raysl import schema, storage
+from raysl.report import build, contents
+from raysl.run_config import RunConfig
+from raysl.stage import Stage, log_metrics
+
+HOSTILE = "<script>alert('document')</script> $x^2$"
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> RunConfig:
+    (tmp_path / "text").mkdir()
+    data = {
+        "name": "small",
+        "run_dir": str(tmp_path / "run"),
+        "prepare": {"source": {"type": "files", "path": str(tmp_path / "text")}},
+        "pretrain": {"objective": "bert", "model": "bert"},
+    }
+    (tmp_path / "run").mkdir()
+    return RunConfig.model_validate(data)
+
+
+def fill(folder: Path) -> None:
+    stage = Stage(folder, "prepare", {"a": 1}, {})
+    stage.begin()
+    documents = [{"id": str(i), "text": "words", "label": "json" if i < 3 else HOSTILE, "cluster": i, "split": "train"}
+                 for i in range(4)]  # fmt: skip
+    (folder / "prepare" / "documents").mkdir()
+    pq.write_table(
+        pa.Table.from_pylist(documents, schema=schema.DOCUMENT), folder / "prepare" / "documents" / "part-00000.parquet"
+    )
+    removed = [{"id": f"copy {i}", "reason": "duplicate", "kept_id": HOSTILE, "jaccard": 0.875} for i in range(12)]
+    pq.write_table(pa.Table.from_pylist(removed, schema=schema.REMOVED), folder / "prepare" / "removed.parquet")
+    stage.finish({"documents_in": 1000, "kept": 985, "dropped": {"too_short": 3, "duplicate": 12}}, {}, {})
+    for step in (20, 40, 60, 40, 60):  # killed after 60, started again from the checkpoint at 20
+        log_metrics(folder, "pretrain", step=step, loss=5 - step / 20)
+    log_metrics(folder, "pretrain", step=60, validation_loss=2.5)
+    storage.write_json(folder / "evaluate" / "report.json", {
+        "few_label": [
+            {"method": "tfidf", "labels_per_class": 5, "macro_f1": [0.4, 0.6], "accuracy": [0.5, 0.7]},
+            {"method": "pretrained", "labels_per_class": 5, "macro_f1": [0.7, 0.7], "accuracy": [0.8, 0.8]},
+        ],
+        "confusion": {"classes": ["json", HOSTILE], "matrix": [[9, 1], [4, 6]]},
+    })  # fmt: skip
+    storage.write_json(folder / "release" / "bundle" / "bundle.json", {"parity": {"embedding": 1.25e-6}, "metrics": {}})
+
+
+class Page(HTMLParser):
+    """Tags, addresses and visible text of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.addresses: list[str] = []
+        self.words: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "xlink:href", "srcset", "data")]
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data.strip())
+
+
+def test_report_shows_every_part_that_exists(config: RunConfig) -> None:
+    fill(config.folder)
+    page = Page(build(config).read_text(encoding="utf-8"))
+    for heading in ("Documents", "Labels", "Loss: pretrain", "Few labels", "Confusion on the test split", "Release", "Time"):
+        assert heading in page.words
+    assert page.tags.count("svg") == 3
+    assert "1.20%" in page.words  # 12 of 1,000
+    assert page.words.count("copy 9") == 1 or any("copy 9" in word for word in page.words)
+    assert not any("copy 10" in word for word in page.words)  # ten examples a reason
+
+
+def test_report_of_an_empty_folder_has_only_versions(config: RunConfig) -> None:
+    page = Page(build(config).read_text(encoding="utf-8"))
+    assert "Versions" in page.words
+    assert "svg" not in page.tags
+    assert "Documents" not in page.words
+
+
+def test_text_of_documents_is_escaped_and_nothing_is_loaded(config: RunConfig) -> None:
+    fill(config.folder)
+    text = build(config).read_text(encoding="utf-8")
+    page = Page(text)
+    assert "script" not in page.tags
+    assert HOSTILE in page.words
+    assert "link" not in page.tags
+    assert all(address.startswith("#") for address in page.addresses)
+    assert "default-src 'none'" in text
+
+
+def test_steps_that_ran_again_count_once(config: RunConfig) -> None:
+    fill(config.folder)
+    with open(config.folder / "metrics.jsonl", "a") as file:
+        file.write('{"stage": "pretrain", "st')  # killed while writing
+    curves = contents.loss_curves(config.folder)["pretrain"]
+    assert curves == {"loss": [(20, 4.0), (40, 3.0), (60, 2.0)], "validation_loss": [(60, 2.5)]}
+
+
+def test_few_label_rows_hold_mean_and_spread(config: RunConfig) -> None:
+    fill(config.folder)
+    rows, _ = contents.evaluation(config.folder)
+    assert [row.method for row in rows] == ["pretrained", "tfidf"]
+    assert rows[1].macro_f1 == pytest.approx(0.5)
+    assert rows[1].macro_f1_spread == pytest.approx(0.141421, abs=1e-5)
+    assert rows[1].accuracy == pytest.approx(0.6)
+
+
+@pytest.mark.browser
+def test_report_renders_in_a_browser_without_network(config: RunConfig) -> None:
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs `pip install raysl[browser]`")
+    fill(config.folder)
+    seen = render(playwright, build(config))
+    assert seen["errors"] == []
+    assert seen["requests"] == []
+    assert seen["headings"][0] == "small"
+    assert all(box["width"] > 100 and box["height"] > 100 for box in seen["figures"])
+    assert len(seen["figures"]) == 3
+
+
+def render(playwright: Any, report: Path) -> dict[str, Any]:
+    """What Chromium, offline, shows of the report; skips where no Chromium is installed."""
+    with playwright.sync_playwright() as driver:
+        try:
+            browser = driver.chromium.launch()
+        except playwright.Error as error:
+            pytest.skip(f"no Chromium: {str(error).splitlines()[0]}")
+        page = browser.new_context(offline=True).new_page()
+        seen: dict[str, Any] = {"errors": [], "requests": []}
+        page.on("pageerror", lambda error: seen["errors"].append(str(error)))
+        page.on("console", lambda line: seen["errors"].append(line.text))
+        page.on("request", lambda request: seen["requests"].append(request.url))
+        page.goto(report.as_uri())
+        seen["requests"] = [url for url in seen["requests"] if url != report.as_uri()]
+        seen["headings"] = page.locator("h1, h2").all_inner_texts()
+        seen["figures"] = [figure.bounding_box() for figure in page.locator("svg").all()]
+        browser.close()
+    return json.loads(json.dumps(seen))  # type: ignore[no-any-return]
