@@ -13,7 +13,8 @@ ROOT = Path(__file__).parents[1]
 # Parameters of EC2's RunInstances that a node_config may hold; Ray passes them on unread.
 EC2_KEYS = {
     "BlockDeviceMappings", "EbsOptimized", "IamInstanceProfile", "ImageId", "InstanceMarketOptions", "InstanceType",
-    "KeyName", "MetadataOptions", "NetworkInterfaces", "Placement", "SecurityGroupIds", "SubnetIds", "TagSpecifications", "UserData",
+    "KeyName", "MetadataOptions", "NetworkInterfaces", "Placement", "SecurityGroupIds", "SubnetIds", "TagSpecifications",
+    "UserData",
 }  # fmt: skip
 
 
@@ -36,7 +37,7 @@ def test_ray_accepts_the_launcher_file(launcher: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        ("head_node", {}),
+        ("head_nodes", {}),
         ("available_node_types.cpu_data.max_worker", 4),
         ("head_node_type", "haed"),
         ("max_workers", "many"),
