@@ -6,6 +6,7 @@ serves code outside this package the same way, so adding a block is one file and
 
 import difflib
 import importlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -43,7 +44,7 @@ class Catalog:
     def _entry(self, name: str) -> Entry:
         if name in self.entries:
             return self.entries[name]
-        if ":" in name:
+        if re.fullmatch(r"\w+(\.\w+)*:\w+", name):
             return Entry(name)
         near = difflib.get_close_matches(name, self.entries, n=1)
         hint = f" Did you mean '{near[0]}'?" if near else ""
@@ -57,7 +58,7 @@ def _import(path: str, kind: str) -> Any:
     try:
         return getattr(importlib.import_module(module), name)
     except ModuleNotFoundError as error:
-        if error.name is None or not module.startswith(error.name):
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise
         raise CatalogError(f"Unknown {kind} '{path}': no module '{error.name}' on the Python path.") from error
     except AttributeError as error:

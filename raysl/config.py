@@ -4,7 +4,7 @@ A config class is a pydantic model; its field docstrings, with units, are its do
 """
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar
@@ -66,7 +66,7 @@ def _plugin(catalog: Catalog, value: Any) -> Any:
     if isinstance(value, str):
         value = {"type": value}
     if not isinstance(value, Mapping):
-        raise ValueError(f"a {catalog.kind} is a name or a mapping with `type:`, got {_short(value)}")
+        raise ValueError(f"give a name, or a mapping with `type:`, got {_short(value)}")
     name = value.get("type")
     if not isinstance(name, str):
         raise ValueError(f"`type:` is missing. Choose from {', '.join(sorted(catalog.entries))}, or `module:Class`")
@@ -101,13 +101,25 @@ def load(config_class: type[ConfigT], path: str | Path, overrides: Sequence[str]
     return validate(config_class, apply_overrides(read_yaml(path), overrides), str(path))
 
 
+class _Loader(yaml.SafeLoader):
+    """PyYAML keeps the last of two equal keys without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"the key '{key.value}' stands twice", problem_mark=key.start_mark)
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else "")
+        return super().construct_mapping(node, deep)
+
+
 def read_yaml(path: str | Path) -> dict[str, Any]:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"Cannot read the config {path}: {error}. Give the path of a YAML file.") from error
     try:
-        data = yaml.safe_load(text)
+        data = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         line = f" line {where.line + 1}, column {where.column + 1}" if where else ""

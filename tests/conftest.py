@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from raysl import cluster
 
@@ -14,3 +15,24 @@ def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     cluster.connect(num_cpus=2)
     yield tmp_path_factory.mktemp("ray_module")
     cluster.disconnect()
+
+
+@pytest.fixture
+def smallest_yaml(tmp_path: Path) -> Path:
+    """A YAML with all sections and the fewest keys, over a folder of two documents; its run folder is tmp_path/run."""
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "one.txt").write_text("the first document")
+    (tmp_path / "text" / "two.txt").write_text("the second document")
+    data = {
+        "name": "smallest",
+        "run_dir": str(tmp_path / "run"),
+        "prepare": {"source": {"type": "files", "path": str(tmp_path / "text")}},
+        "pretrain": {"objective": "bert", "model": {"type": "bert", "width": 16}},
+        "finetune": {},
+        "evaluate": {},
+        "release": {},
+        "serve": {"tasks": ["classify"]},
+    }
+    path = tmp_path / "smallest.yaml"
+    path.write_text(yaml.safe_dump(data, sort_keys=False))
+    return path
