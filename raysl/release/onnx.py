@@ -18,9 +18,8 @@ from torch import Tensor, nn
 from raysl import storage
 from raysl.errors import BundleError
 from raysl.models.text import PAD, Gpt, TextEncoder
-from raysl.release.runtime import open_session, padded
+from raysl.release.runtime import Tokens, open_session, padded
 
-Tokens = npt.NDArray[np.int64]
 Arrays = list[npt.NDArray[np.float32]]
 Axes = Mapping[str, Mapping[int, str]]
 VACUOUS = 1e-6

@@ -11,9 +11,11 @@ import numpy.typing as npt
 import onnxruntime
 from tokenizers import Tokenizer
 
+from raysl.errors import DataError
 from raysl.release.bundle import CLASSIFIER, ENCODER, TOKENIZER, Bundle
 
 Floats = npt.NDArray[np.float32]
+Tokens = npt.NDArray[np.int64]
 PAD, SEP = 0, 3
 """Ids of the special tokens in every tokenizer that `prepare` trains."""
 BATCH_TOKENS = 8192
@@ -29,7 +31,7 @@ def open_session(path: Path) -> Any:
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def padded(rows: Sequence[npt.NDArray[Any]]) -> npt.NDArray[np.int64]:
+def padded(rows: Sequence[npt.NDArray[Any]]) -> Tokens:
     """Rows of token ids as one batch (batch, longest), filled up with PAD."""
     batch = np.full((len(rows), max(len(row) for row in rows)), PAD, np.int64)
     for place, row in zip(batch, rows, strict=True):
@@ -41,15 +43,9 @@ def load_tokenizer(path: Path) -> Tokenizer:
     return Tokenizer.from_file(str(path))
 
 
-def to_rows(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int) -> list[npt.NDArray[np.int64]]:
-    """Token ids of each text with the closing [SEP] that training saw, cut at `max_tokens`."""
-    encodings = tokenizer.encode_batch(list(texts), add_special_tokens=False)
-    return [np.array([*encoding.ids[:max_tokens], SEP][:max_tokens], np.int64) for encoding in encodings]
-
-
 def run_by_length(
-    call: Callable[[npt.NDArray[np.int64]], Sequence[Floats]],
-    rows: Sequence[npt.NDArray[np.int64]],
+    call: Callable[[Tokens], Sequence[Floats]],
+    rows: Sequence[Tokens],
     on_done: Callable[[int], None] = lambda _: None,
 ) -> list[Floats]:
     """Outputs of `call` for all rows, in their order; batches hold rows of similar length, so little is padding.
@@ -68,7 +64,7 @@ def run_by_length(
     return outputs or []
 
 
-def _batches(order: npt.NDArray[np.int64], rows: Sequence[npt.NDArray[np.int64]]) -> list[npt.NDArray[np.int64]]:
+def _batches(order: Tokens, rows: Sequence[Tokens]) -> list[Tokens]:
     """Cuts rows sorted by length into batches of at most BATCH_TOKENS tokens, at least one row each."""
     batches, start = [], 0
     for stop in range(1, len(order) + 1):
@@ -78,36 +74,50 @@ def _batches(order: npt.NDArray[np.int64], rows: Sequence[npt.NDArray[np.int64]]
     return batches
 
 
-class BundleRunner:
-    """The models of a bundle, for many texts at once."""
+class Runner:
+    """The models in a folder of ONNX files and a tokenizer (a bundle, sealed or in the making), for many texts at once."""
 
-    def __init__(self, bundle: Bundle) -> None:
-        self.bundle = bundle
-        self.tokenizer = load_tokenizer(bundle.path(TOKENIZER))
+    def __init__(self, folder: Path, max_tokens: int) -> None:
+        self.folder, self.max_tokens = folder, max_tokens
+        self.tokenizer = load_tokenizer(folder / TOKENIZER)
         self._sessions: dict[str, Any] = {}
 
+    @classmethod
+    def of(cls, bundle: Bundle) -> "Runner":
+        return cls(bundle.folder, bundle.max_tokens)
+
     def embed(self, texts: Sequence[str], on_done: Callable[[int], None] = lambda _: None) -> Floats:
-        """Embeddings (texts, width)."""
-        outputs = self._run(ENCODER, texts, on_done)
-        return outputs[0] if outputs else np.empty((0, self.bundle.width), np.float32)
+        """Embeddings (texts, width) of the encoder."""
+        return self._run(ENCODER, texts, on_done)[0]
 
     def classify(self, texts: Sequence[str]) -> tuple[Floats, Floats]:
-        """Probabilities (texts, classes) and embeddings (texts, width)."""
-        outputs = self._run(CLASSIFIER, texts)
-        if not outputs:
-            return np.empty((0, len(self.bundle.classes)), np.float32), np.empty((0, self.bundle.width), np.float32)
-        return softmax(outputs[0]), outputs[1]
+        """Logits (texts, classes) and the classifier's embeddings (texts, width)."""
+        logits, embeddings = self._run(CLASSIFIER, texts)
+        return logits, embeddings
 
-    def _run(self, name: str, texts: Sequence[str], on_done: Callable[[int], None] = lambda _: None) -> list[Floats]:
-        rows = to_rows(self.tokenizer, texts, self.bundle.max_tokens)
-        return run_by_length(lambda batch: self.session(name).run(None, {"tokens": batch}), rows, on_done) if rows else []
+    def answer_one(self, name: str, text: str) -> Floats:
+        """First output of one model for one text, alone in its batch, as a single request is answered."""
+        return np.asarray(self.session(name).run(None, {"tokens": padded(self.to_rows([text]))})[0])
+
+    def to_rows(self, texts: Sequence[str]) -> list[Tokens]:
+        """Token ids of each text with the closing [SEP] that training saw, cut at `max_tokens`; none is empty."""
+        encodings = self.tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        return [np.array([*encoding.ids[: self.max_tokens], SEP][: self.max_tokens], np.int64) for encoding in encodings]
 
     def session(self, name: str) -> Any:
         if name not in self._sessions:
-            self._sessions[name] = open_session(self.bundle.path(name))
+            self._sessions[name] = open_session(self.folder / name)
         return self._sessions[name]
 
+    def _run(self, name: str, texts: Sequence[str], on_done: Callable[[int], None] = lambda _: None) -> list[Floats]:
+        if not texts:
+            raise DataError("There are no texts to run the model on.")
+        session = self.session(name)
+        return run_by_length(lambda batch: session.run(None, {"tokens": batch}), self.to_rows(texts), on_done)
 
-def softmax(logits: Floats) -> Floats:
-    exponents = np.exp(logits - logits.max(axis=-1, keepdims=True))
+
+def softmax(logits: Floats, temperature: float = 1.0) -> Floats:
+    """Probabilities over the last axis; a temperature above 1 makes them less sure."""
+    scaled = logits / np.float32(temperature)
+    exponents = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
     return np.asarray(exponents / exponents.sum(axis=-1, keepdims=True), np.float32)

@@ -1,0 +1,125 @@
+"""The window that `monitor` compares traffic with: held-out rows, answered as the service will answer them. Torch-free."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from scipy.optimize import minimize_scalar
+from scipy.special import logsumexp
+from sklearn.metrics import accuracy_score, f1_score
+
+from raysl import schema, storage
+from raysl.release.bundle import CLASSIFIER, ENCODER, REFERENCE
+from raysl.release.runtime import Floats, Runner, softmax
+
+SCHEMA = pa.schema(
+    [
+        (schema.ID, pa.string()),
+        (schema.TEXT, pa.string()),
+        (schema.LABEL, pa.string()),
+        ("prediction", pa.string()),
+        ("confidence", pa.float64()),
+        ("latency_ms", pa.float64()),
+        ("embedding", pa.list_(pa.float32())),
+    ]
+)
+TIMED_ROWS = 200
+"""Rows answered one by one for their latency; the others have none."""
+FEWEST_ROWS = 30
+"""Labelled rows below which no temperature is fitted."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a bundle says to texts; without a classifier only embeddings. Predictions are places in its classes."""
+
+    embeddings: Floats
+    logits: Floats | None = None
+
+    def predictions(self, classes: Sequence[str]) -> list[str | None]:
+        if self.logits is None:
+            return [None] * len(self.embeddings)
+        return [classes[place] for place in self.logits.argmax(1)]
+
+    def confidences(self, temperature: float) -> list[float | None]:
+        """Probability of the predicted class."""
+        if self.logits is None:
+            return [None] * len(self.embeddings)
+        return [float(p) for p in softmax(self.logits, temperature).max(1)]
+
+
+def answer(runner: Runner, texts: Sequence[str], classifies: bool) -> Answers:
+    """Answers of the classifier where there is one, else of the encoder."""
+    if not classifies:
+        return Answers(runner.embed(texts))
+    logits, embeddings = runner.classify(texts)
+    return Answers(embeddings, logits)
+
+
+def write_reference(folder: Path, runner: Runner, rows: pa.Table, classes: Sequence[str]) -> dict[str, Any]:
+    """Writes reference.parquet and returns what bundle.json says of it: metrics, latency, temperature.
+
+    Embeddings are those of the classifier where there is one, else of the encoder: what a recorded request carries.
+    """
+    texts, labels = rows[schema.TEXT].to_pylist(), rows[schema.LABEL].to_pylist()
+    answers = answer(runner, texts, bool(classes))
+    predictions = answers.predictions(classes)
+    temperature = fit_temperature(answers.logits, labels, classes)
+    latencies = _latencies(runner, texts[:TIMED_ROWS], CLASSIFIER if classes else ENCODER)
+    table = pa.table(
+        [
+            *(rows[name].combine_chunks() for name in (schema.ID, schema.TEXT, schema.LABEL)),
+            pa.array(predictions, pa.string()),
+            pa.array(answers.confidences(temperature), pa.float64()),
+            pa.array([*latencies, *[None] * (len(texts) - len(latencies))], pa.float64()),
+            pa.array(list(answers.embeddings), pa.list_(pa.float32())),
+        ],
+        schema=SCHEMA,
+    )
+    with storage.atomic_path(folder / REFERENCE) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+    latency = {f"p{q}_ms": round(float(np.percentile(latencies, q)), 3) for q in (50, 95)}
+    return {"metrics": figures(labels, predictions, classes), "latency": latency, "temperature": temperature}
+
+
+def fit_temperature(logits: Floats | None, labels: Sequence[str | None], classes: Sequence[str]) -> float:
+    """The divisor of the logits that makes confidence match accuracy on held-out rows (Guo et al., 2017), or 1."""
+    place = {name: number for number, name in enumerate(classes)}
+    rows = [number for number, label in enumerate(labels) if label in place]
+    if logits is None or len(rows) < FEWEST_ROWS:
+        return 1.0
+    truth = np.array([place[str(labels[row])] for row in rows])
+    known = logits[rows].astype(np.float64)
+
+    def loss(log_temperature: float) -> float:
+        scaled = known / np.exp(log_temperature)
+        return float(np.mean(logsumexp(scaled, axis=1) - scaled[np.arange(len(truth)), truth]))
+
+    found = minimize_scalar(loss, bounds=(np.log(0.05), np.log(20)), method="bounded")
+    return round(float(np.exp(found.x)), 4)
+
+
+def figures(labels: Sequence[str | None], predictions: Sequence[str | None], classes: Sequence[str]) -> dict[str, Any]:
+    """Accuracy and macro-F1 over the rows whose label is one of `classes`; empty where there are none."""
+    known = [(truth, found) for truth, found in zip(labels, predictions, strict=True) if truth in set(classes)]
+    if not known:
+        return {}
+    truth, found = zip(*known, strict=True)
+    present = sorted(set(truth))
+    macro = f1_score(truth, found, labels=present, average="macro", zero_division=0)
+    return {"macro_f1": float(macro), "accuracy": float(accuracy_score(truth, found)), "rows": len(known)}
+
+
+def _latencies(runner: Runner, texts: Sequence[str], name: str) -> list[float]:
+    runner.answer_one(name, texts[0])  # the first call also plans its memory
+    found = []
+    for text in texts:
+        started = time.perf_counter()
+        runner.answer_one(name, text)
+        found.append((time.perf_counter() - started) * 1000)
+    return found

@@ -1,0 +1,112 @@
+"""`raysl release`: models to a bundle that is proven, sealed, registered and, when it is the first, in production."""
+
+from pathlib import Path
+
+from raysl import schema
+from raysl.errors import BundleError
+from raysl.progress import say
+from raysl.release import model_registry
+from raysl.release.build import Ingredients, build_bundle
+from raysl.release.bundle import BUNDLE, TOKENIZER, Bundle, open_bundle
+from raysl.release.documents import draw_split, first_documents
+from raysl.release.gate import macro_f1
+from raysl.run_config import RunConfig, needed
+from raysl.stage import Manifest, Stage, check_same_config, log_metrics, require, section
+from raysl.storage import hash_folder, remove
+
+
+def release(config: RunConfig, redo: bool = False) -> Manifest:
+    """Writes <run>/release/bundle and registers it as a version.
+
+    The first version goes into production at once. A later one follows it unless it is worse on the held-out rows.
+    Raises BundleError, and registers nothing, where an export differs from its model by more than the tolerance.
+    """
+    needed(config, "release")
+    stage = _stage(config)
+    made = stage.done()
+    if made is not None and not redo and _intact(stage.folder / "bundle"):
+        say(f"release: done already, version {made.counts['version']}  {stage.folder / 'bundle'}")
+        return made
+    check_same_config(stage, redo)
+    folder = stage.begin() / "bundle"
+    if redo or not _intact(folder):
+        remove(folder)
+        build_bundle(folder, _ingredients(config), config.release)  # type: ignore[arg-type]
+    bundle = open_bundle(folder)
+    version, state = _register(config, bundle)
+    metrics = {**bundle.manifest["metrics"], "parity": worst_parity(bundle), **bundle.manifest["latency"]}
+    log_metrics(config.folder, "release", version=version, **metrics)
+    files = hash_folder(stage.folder, keep=lambda path: path.parent != stage.folder)
+    _say_result(bundle, version, state)
+    return stage.finish({"version": version, "files": len(files)}, metrics, files)
+
+
+def _stage(config: RunConfig) -> Stage:
+    names = ["prepare", "pretrain"] + (["finetune"] if config.finetune else [])
+    inputs = {name: require(config.folder, name, name).content_hash for name in names}
+    return Stage(config.folder, "release", section(config, "release", "seed"), inputs)
+
+
+def _intact(folder: Path) -> bool:
+    """Whether a bundle was finished and has not changed since; a bad one is made again."""
+    try:
+        return (folder / BUNDLE).is_file() and bool(open_bundle(folder).manifest)
+    except BundleError as error:
+        say(f"release: {error}")
+        return False
+
+
+def _ingredients(config: RunConfig) -> Ingredients:
+    run, wanted = config.folder, config.release
+    assert wanted is not None
+    documents = run / "prepare" / "documents"
+    return Ingredients(
+        encoder=run / "pretrain",
+        classifier=run / "finetune" if config.finetune else None,
+        tokenizer=run / "prepare" / TOKENIZER,
+        held_out=draw_split(documents, schema.VALIDATION, wanted.reference_rows, config.seed),
+        documents=first_documents(documents, wanted.search_documents) if wanted.search_documents else None,
+    )
+
+
+def _register(config: RunConfig, bundle: Bundle) -> tuple[int, str]:
+    """The version and its state. Registering and promoting twice changes nothing, so a killed release can go on here."""
+    before = model_registry.read_registry(config.folder).in_production()
+    version = model_registry.register(config.folder, bundle.folder, bundle.manifest["metrics"])
+    state = model_registry.read_registry(config.folder).version(version).state
+    if state != model_registry.CANDIDATE:
+        return version, state
+    if before is None:
+        model_registry.promote(config.folder, version, "the first version")
+        return version, model_registry.PRODUCTION
+    worse = _loss_to_production(config, bundle, model_registry.version_folder(config.folder, before.version))
+    if worse > config.update.max_loss_on_old:
+        reason = f"loses {worse:.3f} macro-F1 to version {before.version} on held-out rows"
+        model_registry.archive(config.folder, version, reason)
+        return version, f"{model_registry.ARCHIVED}: it {reason}; version {before.version} stays in production"
+    model_registry.promote(config.folder, version, f"released after version {before.version}")
+    return version, model_registry.PRODUCTION
+
+
+def _loss_to_production(config: RunConfig, bundle: Bundle, production_folder: Path) -> float:
+    """Macro-F1 lost on this run's held-out rows; 0 where either bundle has no classifier to compare."""
+    production = open_bundle(production_folder)
+    if not bundle.classes or not production.classes:
+        return 0.0
+    rows = _ingredients(config).held_out
+    classes = list(bundle.classes)
+    return macro_f1(production, rows, classes) - macro_f1(bundle, rows, classes)
+
+
+def worst_parity(bundle: Bundle) -> float:
+    """Largest difference from PyTorch over all models of a bundle."""
+    return max(float(parity["max_difference"]) for parity in bundle.manifest["parity"].values())
+
+
+def _say_result(bundle: Bundle, version: int, state: str) -> None:
+    metrics, latency = bundle.manifest["metrics"], bundle.manifest["latency"]
+    quality = f"  macro-F1 {metrics['macro_f1']:.3f} on {metrics['rows']:,} held-out documents" if metrics else ""
+    say(
+        f"release: version {version} ({state})  answers {', '.join(bundle.tasks)}  "
+        f"parity {worst_parity(bundle):.1e}{quality}  {latency['p50_ms']:.2f} ms a request"
+    )

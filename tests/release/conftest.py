@@ -1,0 +1,101 @@
+"""A tiny trained run: three topics with words of their own, a tokenizer, an encoder without layers and a fitted head."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from raysl import run_config, schema
+from raysl.models import load
+from raysl.models.config import BertConfig
+from raysl.models.heads import Classifier
+from raysl.models.text import Bert
+from raysl.release.runtime import Runner, padded
+from raysl.run_config import RunConfig
+from raysl.stage import Stage
+from raysl.storage import hash_folder, write_json
+
+TOPICS = {
+    "network": "socket packet port server client address router",
+    "numbers": "matrix vector sum product inverse root norm",
+    "files": "folder path open read write delete rename",
+}
+COMMON = ["the", "a", "returns", "of", "when", "given", "and", "with"]
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+
+def make_documents(count: int, seed: int, topics: dict[str, str] = TOPICS) -> list[tuple[str, str]]:
+    """(text, label) rows: words of the topic among common ones."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for number in range(count):
+        label = list(topics)[number % len(topics)]
+        words = rng.choice([*topics[label].split(), *COMMON], size=rng.integers(4, 30))
+        rows.append((" ".join(words), label))
+    return rows
+
+
+def make_run(folder: Path, **sections: object) -> RunConfig:
+    """A run folder with finished prepare, pretrain and finetune stages, and its config."""
+    rows = make_documents(300, seed=0)
+    splits = [schema.SPLITS[min(number % 10, 2)] if number % 10 else schema.TRAIN for number in range(len(rows))]
+    texts, labels = [text for text, _ in rows], [label for _, label in rows]
+    _write_prepared(
+        folder / "prepare", texts, labels, ["train" if s == "test" and i % 3 else s for i, s in enumerate(splits)]
+    )
+    runner = Runner(folder / "prepare", max_tokens=24)
+    encoder = _write_models(folder, runner, texts, labels)
+    for name in ("prepare", "pretrain", "finetune"):
+        Stage(folder, name, {}, {}).finish({}, {}, hash_folder(folder / name))
+    assert encoder.width == 16
+    (folder / "input.txt").write_text("a document\n")
+    data = {
+        "name": "tiny", "run_dir": str(folder), "prepare": {"source": {"type": "files", "path": str(folder / "input.txt")}},
+        "pretrain": {"objective": "contrastive_text", "model": {"type": "bert", "num_layers": 0, "width": 16}},
+        "finetune": {"num_classes": 3},
+        "release": {"max_tokens": 24, "reference_rows": 60, "search_documents": 120},
+        **sections,
+    }  # fmt: skip
+    return run_config.RunConfig.model_validate(data)
+
+
+def _write_prepared(folder: Path, texts: list[str], labels: list[str], splits: list[str]) -> None:
+    (folder / "documents").mkdir(parents=True)
+    ids = [f"document-{number}" for number in range(len(texts))]
+    table = pa.table([ids, texts, labels, list(range(len(texts))), splits], schema=schema.DOCUMENT)
+    for part, start in enumerate(range(0, len(texts), 100)):
+        pq.write_table(table.slice(start, 100), folder / "documents" / f"part-{part:05}.parquet")
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.save(str(folder / "tokenizer.json"))
+
+
+def _write_models(folder: Path, runner: Runner, texts: list[str], labels: list[str]) -> Bert:
+    torch.manual_seed(0)
+    encoder = Bert(BertConfig(num_layers=0, width=16, num_heads=2, context_length=16), 400).eval()
+    torch.nn.init.normal_(encoder.tokens.weight)
+    load.save(encoder, folder / "pretrain", load.describe(encoder, objective="contrastive_text"))
+    with torch.no_grad():
+        embeddings = encoder.embed(torch.from_numpy(padded(runner.to_rows(texts)))).numpy()
+    fitted = LogisticRegression(C=10).fit(embeddings, labels)
+    classifier = Classifier(encoder, 3)
+    with torch.no_grad():
+        classifier.head.weight.copy_(torch.from_numpy(fitted.coef_))
+        classifier.head.bias.copy_(torch.from_numpy(fitted.intercept_))
+    load.save(classifier, folder / "finetune", load.describe(encoder))
+    write_json(folder / "finetune" / "classes.json", {"classes": list(fitted.classes_)})
+    return encoder
+
+
+@pytest.fixture(scope="module")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    return make_run(tmp_path_factory.mktemp("runs") / "tiny")

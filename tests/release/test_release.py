@@ -1,0 +1,133 @@
+"""A release leaves a bundle that answers, registered and in production, or nothing at all."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from raysl.errors import BundleError, ConfigError, StageError
+from raysl.release import model_registry
+from raysl.release.bundle import open_bundle
+from raysl.release.reference import SCHEMA, figures, fit_temperature
+from raysl.release.release import release
+from raysl.release.runtime import Runner
+from raysl.run_config import RunConfig
+
+
+@pytest.fixture(scope="module")
+def released(tiny_run: RunConfig) -> RunConfig:
+    release(tiny_run)
+    return tiny_run
+
+
+@pytest.fixture
+def copied(released: RunConfig, tmp_path: Path) -> RunConfig:
+    """A released run whose files a test may spoil."""
+    shutil.copytree(released.folder, tmp_path / "run")
+    return released.model_copy(update={"run_dir": str(tmp_path / "run")})
+
+
+def test_the_first_release_is_in_production(released: RunConfig) -> None:
+    version, folder = model_registry.production(released.folder)
+    assert version == 1
+    assert open_bundle(folder).tasks == ("classify", "embed", "search")
+
+
+def test_the_bundle_says_how_good_it_is(released: RunConfig) -> None:
+    manifest = open_bundle(released.folder / "release" / "bundle").manifest
+    assert manifest["metrics"]["macro_f1"] > 0.8
+    assert manifest["parity"]["classifier.onnx"]["max_difference"] < 1e-4
+    assert manifest["latency"]["p50_ms"] > 0
+    assert 0.05 < manifest["temperature"] < 20
+
+
+def test_the_search_index_finds_a_document_by_its_own_text(released: RunConfig) -> None:
+    folder = released.folder / "release" / "bundle"
+    embeddings, documents = np.load(folder / "search/embeddings.npy"), pq.read_table(folder / "search/documents.parquet")
+    assert embeddings.shape == (120, 16)
+    query = Runner.of(open_bundle(folder)).embed([documents["text"][77].as_py()])
+    assert documents["text"][int((embeddings @ query[0]).argmax())] == documents["text"][77]
+
+
+def test_the_reference_holds_answers_to_held_out_rows(released: RunConfig) -> None:
+    reference = pq.read_table(released.folder / "release" / "bundle" / "reference.parquet")
+    documents = pq.read_table(released.folder / "prepare" / "documents")
+    split = dict(zip(documents["id"].to_pylist(), documents["split"].to_pylist(), strict=True))
+    assert reference.schema.equals(SCHEMA)
+    assert {split[name] for name in reference["id"].to_pylist()} == {"validation"}
+    assert all(1 / 3 <= confidence <= 1 for confidence in reference["confidence"].to_pylist())
+
+
+def test_a_second_call_does_nothing(released: RunConfig) -> None:
+    before = (released.folder / "release" / "bundle" / "bundle.json").read_bytes()
+    release(released)
+    assert (released.folder / "release" / "bundle" / "bundle.json").read_bytes() == before
+    assert len(model_registry.read_registry(released.folder).versions) == 1
+
+
+def test_a_spoilt_bundle_is_made_again(copied: RunConfig) -> None:
+    encoder = copied.folder / "release" / "bundle" / "encoder.onnx"
+    encoder.write_bytes(encoder.read_bytes()[:100])
+    release(copied)
+    assert "encoder.onnx" in open_bundle(copied.folder / "release" / "bundle").manifest["files"]
+
+
+def test_a_release_killed_before_its_manifest_goes_on_without_a_second_version(copied: RunConfig) -> None:
+    (copied.folder / "release" / "manifest.json").unlink()
+    release(copied)
+    assert [v.state for v in model_registry.read_registry(copied.folder).versions] == ["production"]
+
+
+def test_an_export_that_differs_is_not_released(tiny_run: RunConfig, tmp_path: Path) -> None:
+    strict = tiny_run.release.model_copy(update={"parity_tolerance": 1e-12})  # type: ignore[union-attr]
+    shutil.copytree(tiny_run.folder, tmp_path / "run", ignore=shutil.ignore_patterns("release", "registry"))
+    config = tiny_run.model_copy(update={"run_dir": str(tmp_path / "run"), "release": strict})
+    with pytest.raises(BundleError, match=r"differs from PyTorch by .*release.parity_tolerance"):
+        release(config)
+    assert not (tmp_path / "run" / "registry").exists()
+    assert not (tmp_path / "run" / "release" / "bundle" / "bundle.json").exists()
+
+
+def test_another_config_is_refused_and_with_redo_becomes_the_next_version(copied: RunConfig) -> None:
+    shorter = copied.release.model_copy(update={"max_tokens": 12})  # type: ignore[union-attr]
+    config = copied.model_copy(update={"release": shorter})
+    with pytest.raises(ConfigError, match="max_tokens: 24 -> 12"):
+        release(config)
+    release(config, redo=True)
+    version, folder = model_registry.production(config.folder)
+    assert (version, open_bundle(folder).max_tokens) == (2, 12)
+
+
+def test_a_worse_release_is_archived(copied: RunConfig) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    weights = load_file(copied.folder / "finetune" / "model.safetensors")
+    weights["head.weight"] = -weights["head.weight"]
+    save_file(weights, copied.folder / "finetune" / "model.safetensors")
+    release(copied, redo=True)
+    states = [version.state for version in model_registry.read_registry(copied.folder).versions]
+    assert states == ["production", "archived"]
+    assert "macro-F1" in model_registry.read_registry(copied.folder).versions[1].reason
+
+
+def test_a_missing_stage_is_named(tiny_run: RunConfig, tmp_path: Path) -> None:
+    with pytest.raises(StageError, match="raysl prepare"):
+        release(tiny_run.model_copy(update={"run_dir": str(tmp_path / "empty")}))
+
+
+def test_macro_f1_is_over_the_known_classes_alone() -> None:
+    labels, predictions = ["a", "a", "b", "other", None], ["a", "b", "b", "a", "a"]
+    assert figures(labels, predictions, ["a", "b", "c"]) == {
+        "macro_f1": pytest.approx(2 / 3), "accuracy": pytest.approx(2 / 3), "rows": 3,
+    }  # fmt: skip
+
+
+def test_overconfident_logits_get_a_temperature_above_one() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 2, 400)
+    noisy = np.where(rng.random(400) < 0.7, truth, 1 - truth)  # right 70 % of the time, sure 99.99 %
+    logits = np.where(noisy[:, None] == np.arange(2), 10.0, 0.0).astype(np.float32)
+    temperature = fit_temperature(logits, [("a", "b")[t] for t in truth], ["a", "b"])
+    assert 1 / (1 + np.exp(-10 / temperature)) == pytest.approx((noisy == truth).mean(), abs=0.02)
