@@ -1,0 +1,7 @@
+"""Where documents come from. A new kind of source is one file here and one line in the catalog."""
+
+from raysl.data.sources.base import BadRows, Partition, Source
+from raysl.data.sources.files import Files
+from raysl.data.sources.python_docs import PythonDocs
+
+__all__ = ["BadRows", "Files", "Partition", "PythonDocs", "Source"]
