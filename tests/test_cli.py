@@ -1,0 +1,215 @@
+"""The command line as a user meets it: processes, their exit codes and what they print."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from raysl import cli, run
+from raysl.errors import DataError, RayslError
+from raysl.run_config import STAGES
+from raysl.stage import Stage
+
+HEAVY = ("ray", "torch", "pandas", "matplotlib", "sklearn")
+
+
+def raysl(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "raysl.cli", *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])}
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, timeout=120)
+
+
+def imported(arguments: list[str]) -> tuple[int, list[str]]:
+    """Exit code of `main(arguments)` in a fresh process, and which heavy modules it imported."""
+    script = (
+        "import json, sys; from raysl.cli import main; code = main(json.loads(sys.argv[1]));"
+        f"print(json.dumps([code, [name for name in {HEAVY!r} if name in sys.modules]]))"
+    )
+    done = subprocess.run([sys.executable, "-c", script, json.dumps(arguments)], capture_output=True, text=True, check=True)
+    code, heavy = json.loads(done.stdout.splitlines()[-1])
+    return code, heavy
+
+
+@pytest.mark.parametrize("arguments", [["--help"], [], ["--version"]])
+def test_overview_imports_nothing_heavy(arguments: list[str]) -> None:
+    script = "import sys; from raysl.cli import main; main(sys.argv[1:]); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=True)
+    assert not {*HEAVY, "pydantic", "yaml", "numpy", "pyarrow"} & set(done.stdout.splitlines()[-1].split())
+
+
+def test_help_lists_every_command() -> None:
+    text = raysl("--help").stdout
+    for name, command in cli.COMMANDS.items():
+        assert f"{name:<9} {command.help}" in text
+
+
+@pytest.mark.parametrize("command", ["prepare", "run", "serve"])
+def test_wrong_key_is_refused_before_anything_heavy_is_imported(smallest_yaml: Path, command: str) -> None:
+    code, heavy = imported([command, str(smallest_yaml), "pretrain.optimizer.learning_rat=1e-4"])
+    assert (code, heavy) == (2, [])
+    assert not (smallest_yaml.parent / "run").exists()
+
+
+def test_mistake_is_one_message_without_traceback(smallest_yaml: Path) -> None:
+    done = raysl("pretrain", smallest_yaml, "pretrain.max_step=1")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith(
+        f"error: {smallest_yaml}: pretrain.max_step: unknown key. Did you mean 'max_steps'? Allowed: "
+    )
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_unknown_command_names_the_nearest() -> None:
+    done = raysl("pretrian", "x.yaml")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: Unknown command 'pretrian'. Did you mean 'pretrain'? Choose from prepare, ")
+
+
+def test_unknown_option_is_refused(smallest_yaml: Path) -> None:
+    done = raysl("monitor", smallest_yaml, "--redo")
+    assert done.returncode == 2
+    assert "unrecognized arguments: --redo" in done.stderr
+
+
+def test_missing_section_is_refused(smallest_yaml: Path) -> None:
+    done = raysl("release", smallest_yaml, "release=null")
+    assert done.returncode == 2
+    assert "error: The config of run 'smallest' has no section `release:`" in done.stderr
+
+
+def test_command_writes_the_resolved_config_and_names_its_log_once(smallest_yaml: Path) -> None:
+    done = raysl("report", smallest_yaml, "seed=5", cwd=smallest_yaml.parent)
+    assert done.returncode == 0, done.stderr
+    assert "seed: 5" in (smallest_yaml.parent / "run" / "config.yaml").read_text()
+    assert done.stderr.splitlines() == ["log: run/raysl.log"]
+    assert done.stdout.splitlines()[:2] == ["result: run", "report: run/report.html"]
+    assert (smallest_yaml.parent / "run" / "report.html").is_file()
+
+
+def finished(folder: Path, name: str, config: dict[str, object]) -> Path:
+    """A stage that is done, with one file."""
+    stage = Stage(folder, name, config, {})
+    (stage.begin() / "result").write_text("made")
+    stage.finish({"documents_in": 1, "kept": 1, "dropped": {}}, {}, {"result": "0"})
+    return folder / name / "result"
+
+
+def test_folder_of_another_config_is_refused_and_left_alone(smallest_yaml: Path) -> None:
+    folder = smallest_yaml.parent / "run"
+    result = finished(folder, "prepare", {"seed": 0})
+    (folder / "config.yaml").write_text("as it was")
+    done = raysl("pretrain", smallest_yaml, "seed=5")
+    assert done.returncode == 2
+    assert "was made with another config (seed: 0 -> 5). Name another folder with run_dir=..., or add --redo" in done.stderr
+    assert result.read_text() == "made"
+    assert (folder / "config.yaml").read_text() == "as it was"
+
+
+def test_redo_changes_the_stage_and_later_ones_never_earlier_ones(smallest_yaml: Path) -> None:
+    finished(smallest_yaml.parent / "run", "pretrain", {"seed": 0})
+    assert raysl("finetune", smallest_yaml, "seed=5", "--redo").returncode == 2
+    assert cli._remade("pretrain") == STAGES[1:]
+    assert cli._remade("run") == STAGES
+    assert cli._remade("serve") == ()
+
+
+def test_sections_that_make_nothing_may_change(smallest_yaml: Path) -> None:
+    finished(smallest_yaml.parent / "run", "prepare", {"seed": 0})
+    assert raysl("report", smallest_yaml, "serve.port=9000", "monitor.min_rows=50").returncode == 0
+
+
+def test_job_needs_a_folder_that_every_node_reaches(smallest_yaml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    done = raysl("prepare", smallest_yaml, "run_dir=runs/x")
+    assert done.returncode == 2
+    assert "run_dir=/shared/runs/smallest" in done.stderr
+
+
+def test_mistake_inside_a_worker_is_found() -> None:
+    class Wrapped(Exception):
+        """As Ray wraps: the cause in an attribute, or in a mapping of ranks."""
+
+    inner, outer, group = Wrapped(), Wrapped(), Wrapped()
+    inner.cause = DataError("No files in /data.")  # type: ignore[attr-defined]
+    outer.__cause__ = inner
+    group.worker_failures = {0: outer}  # type: ignore[attr-defined]
+    assert str(cli._find_mistake(group, RayslError)) == "No files in /data."
+    assert cli._find_mistake(ValueError("ours"), RayslError) is None
+
+
+PLUGIN = """
+from raysl.config import PluginConfig
+from raysl.data.sources import Source
+
+class Broken(Source):
+    class Config(PluginConfig):
+        wait: bool = False
+
+    def partitions(self, partition_mb):
+        return self._fail()
+
+    def fingerprint(self):
+        return self._fail()
+
+    def _fail(self):
+        import time
+        print("this is chatter of a library", file=__import__("sys").stderr)
+        while self.config.wait:
+            time.sleep(0.05)
+        raise RuntimeError("the plug-in is broken")
+"""
+
+
+def broken(smallest_yaml: Path) -> list[str]:
+    (smallest_yaml.parent / "broken.py").write_text(PLUGIN)
+    return ["prepare", str(smallest_yaml), "prepare.source={type: 'broken:Broken'}"]
+
+
+def test_fault_leaves_its_traceback_in_the_log(smallest_yaml: Path) -> None:
+    done = raysl(*broken(smallest_yaml), cwd=smallest_yaml.parent)
+    assert done.returncode == 1
+    assert "fault: RuntimeError: the plug-in is broken" in done.stderr
+    assert "run/raysl.log" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert "chatter" not in done.stderr
+    log = (smallest_yaml.parent / "run" / "raysl.log").read_text()
+    assert "Traceback" in log
+    assert "chatter" in log
+
+
+def test_interrupt_ends_with_130(smallest_yaml: Path) -> None:
+    arguments = broken(smallest_yaml)
+    arguments[-1] = "prepare.source={type: 'broken:Broken', wait: true}"
+    environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])}
+    command = [sys.executable, "-m", "raysl.cli", *arguments]
+    process = subprocess.Popen(command, cwd=smallest_yaml.parent, env=environment, stderr=subprocess.PIPE, text=True)
+    log = smallest_yaml.parent / "run" / "raysl.log"
+    until = time.monotonic() + 60
+    while not (log.is_file() and "chatter" in log.read_text()) and time.monotonic() < until:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_stage_has_its_function(stage: str) -> None:
+    assert run.FUNCTIONS[stage].endswith(f":{stage}")
+    assert stage in cli.COMMANDS
+
+
+def test_ending_names_the_next_command(smallest_yaml: Path) -> None:
+    from raysl import run_config
+
+    config = run_config.load(smallest_yaml)
+    parsed = cli._parser("pretrain").parse_intermixed_args(["x.yaml", "seed=1", "--redo"])
+    assert cli._ending("pretrain", parsed, config, None)[-1] == "next:   raysl finetune x.yaml seed=1"
+    assert cli._ending("release", parsed, config, None)[-1] == "next:   raysl serve x.yaml seed=1"
+    assert cli._ending("run", parsed, config, None)[-1] == "next:   raysl serve x.yaml seed=1"

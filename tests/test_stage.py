@@ -1,0 +1,83 @@
+"""A stage is done, to be made, or in conflict with what is there."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from raysl import stage as stages
+from raysl.errors import ConfigError, StageError
+from raysl.stage import Stage
+
+
+def make(folder: Path, config: dict[str, object], inputs: dict[str, str] | None = None) -> Stage:
+    stage = Stage(folder, "prepare", config, inputs or {})
+    (stage.begin() / "out.txt").write_text("made")
+    stage.finish({"kept": 3}, {"loss": 0.5}, {"out.txt": "hash"})
+    return stage
+
+
+def test_finished_stage_is_done_until_config_or_inputs_change(tmp_path: Path) -> None:
+    make(tmp_path, {"a": 1}, {"source": "x"})
+    done = Stage(tmp_path, "prepare", {"a": 1}, {"source": "x"}).done()
+    assert done is not None
+    assert done.counts == {"kept": 3}
+    assert Stage(tmp_path, "prepare", {"a": 2}, {"source": "x"}).done() is None
+    assert Stage(tmp_path, "prepare", {"a": 1}, {"source": "y"}).done() is None
+
+
+def test_stage_that_lost_a_file_is_not_done(tmp_path: Path) -> None:
+    stage = make(tmp_path, {"a": 1})
+    (stage.folder / "out.txt").unlink()
+    assert stage.done() is None
+
+
+def test_stage_without_its_last_write_is_not_done(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, "prepare", {"a": 1}, {})
+    (stage.begin() / "out.txt").write_text("half")
+    assert stage.done() is None
+
+
+def test_unfinished_work_is_kept_for_the_same_config_only(tmp_path: Path) -> None:
+    (Stage(tmp_path, "prepare", {"a": 1}, {}).begin() / "half").write_text("")
+    assert (Stage(tmp_path, "prepare", {"a": 1}, {}).begin() / "half").exists()
+    assert not (Stage(tmp_path, "prepare", {"a": 2}, {}).begin() / "half").exists()
+
+
+def test_other_config_is_refused_by_the_key_that_differs(tmp_path: Path) -> None:
+    make(tmp_path, {"prepare": {"filters": [1], "seed": 1}, "same": 0})
+    other = Stage(tmp_path, "prepare", {"prepare": {"filters": [1], "seed": 2}, "same": 0}, {})
+    with pytest.raises(ConfigError, match=r"another config \(prepare\.seed: 1 -> 2\)"):
+        stages.check_same_config(other, redo=False)
+    stages.check_same_config(other, redo=True)
+
+
+def test_equal_config_is_no_conflict_whatever_its_python_types(tmp_path: Path) -> None:
+    make(tmp_path, {"budgets": (5, 20)})
+    stages.check_same_config(Stage(tmp_path, "prepare", {"budgets": (5, 20)}, {}), redo=False)
+
+
+def test_content_hash_names_outputs_not_time(tmp_path: Path) -> None:
+    first, second = make(tmp_path / "a", {"x": 1}), make(tmp_path / "b", {"x": 1})
+    manifests = [stages.read_manifest(stage.run_folder, "prepare") for stage in (first, second)]
+    assert manifests[0] is not None
+    assert manifests[1] is not None
+    assert manifests[0].content_hash == manifests[1].content_hash
+
+
+def test_run_manifest_lists_finished_stages(tmp_path: Path) -> None:
+    make(tmp_path, {"x": 1})
+    index = json.loads((tmp_path / "manifest.json").read_text())
+    assert index["stages"]["prepare"]["counts"] == {"kept": 3}
+
+
+def test_stage_that_is_needed_names_its_command(tmp_path: Path) -> None:
+    with pytest.raises(StageError, match=r"Run `raysl prepare x\.yaml` first"):
+        stages.require(tmp_path, "prepare", "prepare x.yaml")
+
+
+def test_metrics_are_lines_with_stage_and_time(tmp_path: Path) -> None:
+    stages.log_metrics(tmp_path, "pretrain", step=3, loss=1.5)
+    line = json.loads((tmp_path / "metrics.jsonl").read_text())
+    assert (line["stage"], line["step"], line["loss"]) == ("pretrain", 3, 1.5)
+    assert line["time"] > 0

@@ -1,0 +1,75 @@
+"""Files are whole or absent; hashes depend on content alone."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from raysl import storage
+from raysl.errors import DataError
+
+
+def test_failed_write_leaves_the_old_file_and_no_rest(tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "file.txt"
+    storage.write_text(target, "old")
+    with pytest.raises(KeyError), storage.atomic_path(target) as temporary:
+        print("ne", temporary.write_text("ne"), {}["halfway"])
+    assert target.read_text() == "old"
+    assert [path.name for path in target.parent.iterdir()] == ["file.txt"]
+
+
+def test_folder_is_replaced_whole(tmp_path: Path) -> None:
+    for content in ("first", "second"):
+        with storage.atomic_path(tmp_path / "folder") as temporary:
+            temporary.mkdir()
+            (temporary / content).write_text(content)
+    assert [path.name for path in (tmp_path / "folder").iterdir()] == ["second"]
+
+
+@given(st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=5), max_size=4))
+def test_hash_of_json_ignores_the_order_of_keys(data: dict[str, object]) -> None:
+    assert storage.hash_json(data) == storage.hash_json(dict(reversed(data.items())))
+
+
+def test_hash_of_text_takes_lone_surrogates() -> None:
+    assert storage.hash_text("\ud800") != storage.hash_text("\ud801")
+
+
+def test_hash_of_a_folder_names_files_and_skips_hidden_ones(tmp_path: Path) -> None:
+    storage.write_text(tmp_path / "a" / "b.txt", "text")
+    storage.write_text(tmp_path / ".hidden", "text")
+    assert storage.hash_folder(tmp_path) == {"a/b.txt": storage.hash_text("text")}
+    assert storage.hash_folder(tmp_path, keep=lambda path: path.suffix != ".txt") == {}
+
+
+def test_json_takes_numpy_scalars_and_refuses_the_rest(tmp_path: Path) -> None:
+    storage.write_json(tmp_path / "a.json", {"f1": np.float32(0.5), "rows": np.int64(3)})
+    assert storage.read_json(tmp_path / "a.json") == {"f1": 0.5, "rows": 3}
+    with pytest.raises(TypeError, match="set cannot be written as JSON"):
+        storage.write_json(tmp_path / "b.json", {"x": {1}})
+    assert not (tmp_path / "b.json").exists()
+
+
+@pytest.mark.parametrize("text", ['{"cut": ', "[1, 2]", ""])
+def test_json_that_is_cut_off_or_no_object_names_the_file(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(DataError, match=r"a\.json"):
+        storage.read_json(tmp_path / "a.json")
+
+
+def test_lines_are_appended(tmp_path: Path) -> None:
+    for step in (1, 2):
+        storage.append_jsonl(tmp_path / "m.jsonl", {"step": np.int32(step)})
+    assert [json.loads(line)["step"] for line in (tmp_path / "m.jsonl").read_text().splitlines()] == [1, 2]
+
+
+def test_remove_takes_files_folders_links_and_nothing(tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "kept")
+    (tmp_path / "folder" / "inner").mkdir(parents=True)
+    for name in ("link", "folder", "absent"):
+        storage.remove(tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
