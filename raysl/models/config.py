@@ -19,6 +19,7 @@ class TransformerConfig(PluginConfig):
     context_length: int = Field(128, ge=8)
     """Tokens the model reads at once."""
     dropout: float = Field(0.0, ge=0, lt=1)
+    """Share of activations set to zero while training."""
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> "TransformerConfig":

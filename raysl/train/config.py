@@ -19,6 +19,7 @@ class OptimizerConfig(Config):
     weight_decay: float = Field(0.01, ge=0)
     """For matrices only; biases, norms and embeddings of one dimension have none."""
     betas: tuple[float, float] = (0.9, 0.99)
+    """Decay of the running mean and of the running square of gradients."""
     max_gradient_norm: float = Field(1.0, gt=0)
     """Global norm above which gradients are scaled down."""
 
@@ -54,6 +55,7 @@ class PretrainConfig(Config):
     compile: bool = False
     """Whether torch.compile builds the step; pays on GPUs."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where it trains; auto takes the GPU where Ray has one to give."""
     log_every_steps: int = Field(20, ge=1)
     """Optimizer steps between two lines of metrics.jsonl."""
     evaluate_every_steps: int = Field(200, ge=1)
@@ -72,9 +74,11 @@ class FinetuneConfig(Config):
     epochs: int = Field(20, ge=0)
     """Passes over the labelled rows; 0 leaves the probe on the frozen encoder."""
     batch_size: int = Field(32, ge=1)
+    """Labelled rows of one step."""
     learning_rate: float = Field(2e-4, gt=0)
     """Low, so that what was learned without labels is kept."""
     weight_decay: float = Field(0.01, ge=0)
+    """Of AdamW, for matrices only."""
     probe_strength: float = Field(10.0, gt=0)
     """Inverse regularization (C) of the logistic regression the head starts from."""
     max_tokens: int = Field(256, ge=8)
