@@ -1,0 +1,210 @@
+"""Keeps what the service was asked and what it answered, off the request path and within bounds.
+
+`record` appends to a queue in memory and returns; a thread writes parquet files, each renamed into place when it is
+whole. A full queue, a full disk or a folder that is gone loses records, which are counted, and never a request. A process
+that is killed loses what it had not yet written: `flush_seconds` of traffic at most.
+"""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from raysl import storage
+
+logger = logging.getLogger(__name__)
+
+RECORDS, FEEDBACK = "records", "records/feedback"
+ROWS_PER_FILE = 1000
+"""The newest file is written again until it holds this many rows, so that quiet traffic makes few files."""
+STALE_SECONDS = 3600
+
+RECORD = pa.schema(
+    [
+        ("request_id", pa.string()), ("time", pa.timestamp("us", tz="UTC")), ("task", pa.string()), ("text", pa.string()),
+        ("prediction", pa.string()), ("confidence", pa.float64()), ("latency_ms", pa.float64()),
+        ("model_ms", pa.float64()), ("version", pa.int64()), ("embedding", pa.list_(pa.float32())),
+    ]
+)  # fmt: skip
+"""A request: `latency_ms` from its last byte to its answer, `model_ms` its share of the model's batch."""
+
+LABELLED = pa.schema([("request_id", pa.string()), ("time", pa.timestamp("us", tz="UTC")), ("label", pa.string())])
+"""A label that came later, at /v1/feedback."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One answered request."""
+
+    request_id: str
+    time: float
+    """Seconds since the epoch."""
+    task: str
+    text: str
+    latency_ms: float
+    model_ms: float
+    version: int
+    prediction: str | None = None
+    confidence: float | None = None
+    embedding: Any = None
+    """Numbers of the embedding, or None."""
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """One late label."""
+
+    request_id: str
+    time: float
+    label: str
+
+
+class RowFiles:
+    """Parquet files <folder>/<writer>-<sequence>.parquet; together they hold about the newest `max_rows` rows."""
+
+    def __init__(self, folder: Path, writer: str, arrow_schema: pa.Schema, max_rows: int) -> None:
+        self.folder, self.writer, self.schema, self.max_rows = folder, writer, arrow_schema, max_rows
+        self._rows: list[dict[str, Any]] = []
+        self._sequence = 0
+
+    def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Writes `rows` to disk, or raises OSError and keeps nothing of them."""
+        size = max(1, min(ROWS_PER_FILE, self.max_rows))
+        for start in range(0, len(rows), size):
+            self._append_to_last([dict(row) for row in rows[start : start + size]], size)
+        self._prune()
+
+    def _append_to_last(self, rows: list[dict[str, Any]], size: int) -> None:
+        if len(self._rows) + len(rows) > size:
+            self._rows, self._sequence = [], self._sequence + 1
+        table = pa.Table.from_pylist([*self._rows, *rows], self.schema)
+        with storage.atomic_path(self.folder / f"{self.writer}-{self._sequence:08d}.parquet") as temporary:
+            pq.write_table(table, temporary, compression="zstd")
+        self._rows.extend(rows)
+
+    def _prune(self) -> None:
+        """Removes the oldest files, of any writer, while the others hold `max_rows` rows."""
+        kept = 0
+        for path in reversed(row_files(self.folder)):
+            if kept >= self.max_rows:
+                path.unlink(missing_ok=True)
+                continue
+            try:
+                kept += pq.read_metadata(path).num_rows
+            except FileNotFoundError:  # another writer pruned it
+                continue
+
+
+def row_files(folder: Path) -> list[Path]:
+    """Whole files, those written last at the end."""
+    times = {}
+    for path in folder.glob("*.parquet"):
+        try:
+            times[path] = path.stat().st_mtime_ns
+        except FileNotFoundError:  # pruned between the two calls
+            continue
+    return sorted((path for path in times if not path.name.startswith(".")), key=lambda path: (times[path], path.name))
+
+
+class Recorder:
+    """The records of one replica. `writer` names its files and differs between replicas."""
+
+    def __init__(
+        self, run_folder: str | Path, writer: str, *, max_rows: int = 100_000, flush_seconds: float = 2.0,
+        queue_rows: int = 10_000, max_text_chars: int = 10_000,
+    ) -> None:  # fmt: skip
+        root = Path(run_folder)
+        self._records = RowFiles(root / RECORDS, writer, RECORD, max_rows)
+        self._labels = RowFiles(root / FEEDBACK, writer, LABELLED, max_rows)
+        self._flush_seconds, self._queue_rows, self._max_text_chars = flush_seconds, queue_rows, max_text_chars
+        self._queue: deque[Record | Label] = deque()
+        self._stop, self._writing = threading.Event(), threading.Lock()
+        self.dropped = 0
+        """Rows lost to a full queue or a disk that refused them."""
+        self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
+        self._thread.start()
+
+    def record(self, row: Record | Label) -> bool:
+        """Takes a row to be written later; False where the queue was full and the row is dropped. Never raises."""
+        if len(self._queue) >= self._queue_rows:
+            self.dropped += 1
+            return False
+        self._queue.append(row)
+        return True
+
+    def _run(self) -> None:
+        _remove_stale(self._records.folder)
+        _remove_stale(self._labels.folder)
+        while not self._stop.wait(self._flush_seconds):
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes what waits. Rows that the disk refuses are dropped and counted, with one warning each time."""
+        with self._writing:
+            rows = [self._queue.popleft() for _ in range(len(self._queue))]
+            self._write(self._records, [_stored(r, self._max_text_chars) for r in rows if isinstance(r, Record)])
+            self._write(self._labels, [_stored(r, self._max_text_chars) for r in rows if isinstance(r, Label)])
+
+    def _write(self, files: RowFiles, rows: list[dict[str, Any]]) -> None:
+        if not rows:
+            return
+        try:
+            files.append(rows)
+        except (OSError, pa.ArrowException) as error:
+            self.dropped += len(rows)
+            logger.warning("%d records lost (%d in all): %s", len(rows), self.dropped, error)
+
+    def close(self) -> None:
+        """Stops the thread and writes the rest."""
+        self._stop.set()
+        self._thread.join(timeout=10)
+        self.flush()
+
+
+def _stored(row: Record | Label, max_text_chars: int) -> dict[str, Any]:
+    stored = {name: getattr(row, name) for name in row.__slots__}
+    stored["time"] = int(row.time * 1e6)
+    if isinstance(row, Record):
+        stored["text"] = row.text[:max_text_chars]
+    return stored
+
+
+def _remove_stale(folder: Path) -> None:
+    """Temporary files that a killed process left behind."""
+    for path in folder.glob(".*.tmp"):
+        try:
+            if time.time() - path.stat().st_mtime > STALE_SECONDS:
+                path.unlink()
+        except FileNotFoundError:
+            continue
+
+
+def read_records(run_folder: str | Path, max_rows: int | None = None) -> pa.Table:
+    """All recorded requests of a run, the newest last, with `label` from feedback (null without; the last one wins)."""
+    root = Path(run_folder)
+    records = _read(root / RECORDS, RECORD)
+    if max_rows is not None:
+        records = records.slice(max(0, len(records) - max_rows))
+    labels = _read(root / FEEDBACK, LABELLED)
+    newest = dict(zip(labels["request_id"].to_pylist(), labels["label"].to_pylist(), strict=True))
+    found = [newest.get(name) for name in records["request_id"].to_pylist()]
+    return records.append_column("label", pa.array(found, pa.string()))
+
+
+def _read(folder: Path, arrow_schema: pa.Schema) -> pa.Table:
+    tables = []
+    for path in row_files(folder):
+        try:
+            tables.append(pq.read_table(path, schema=arrow_schema, partitioning=None))
+        except FileNotFoundError:  # pruned meanwhile
+            continue
+    table = pa.concat_tables(tables) if tables else arrow_schema.empty_table()
+    return table.take(pc.sort_indices(table, sort_keys=[("time", "ascending")]))

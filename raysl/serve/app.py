@@ -1,0 +1,209 @@
+"""`raysl serve`: finds the production version, checks all that can be checked, starts Ray Serve and watches it."""
+
+import json
+import os
+import signal
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from types import FrameType
+from typing import Any, Self
+
+from raysl import cluster, storage
+from raysl.errors import RayslError, ServeError
+from raysl.progress import say
+from raysl.release.model_registry import production, version_folder
+from raysl.run_config import RunConfig, needed
+from raysl.serve.config import ServeConfig
+from raysl.serve.listener import check_port
+from raysl.serve.service import Settings, load_tasks
+from raysl.serve.session import BundleSession
+
+READY_SECONDS = 60.0
+WATCH_SECONDS = 2.0
+SERVICE_FILE = "service.json"
+"""Left in the run folder while the service runs: url, pid, version."""
+
+
+@dataclass
+class ServiceHandle:
+    """A running service. Leaving the `with` block stops it."""
+
+    settings: Settings
+    url: str
+    app: str
+    examples: dict[str, dict[str, Any]]
+    """A good request for each task."""
+    direct: bool
+    local: bool
+    owns_cluster: bool
+
+    @property
+    def version(self) -> int:
+        return self.settings.version
+
+    def redeploy(self, version: int) -> None:
+        """Replaces the served version without a gap: new replicas answer before the old ones go."""
+        folder = version_folder(self.settings.run_folder, version)
+        settings = replace(self.settings, version=version, bundle_folder=folder)
+        self.examples = check_settings(settings)
+        self.settings = settings
+        deploy(self)
+
+    def stop(self) -> None:
+        """Answers what is in flight, writes the records and ends the service; the cluster too, if `start` began it."""
+        import ray
+        from ray import serve as ray_serve
+
+        (self.settings.run_folder / SERVICE_FILE).unlink(missing_ok=True)
+        if ray.is_initialized():
+            ray_serve.delete(self.app)
+            if self.local:
+                ray_serve.shutdown()
+        if self.owns_cluster:
+            cluster.disconnect()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def serve(config: RunConfig) -> None:
+    """Serves the production version until Ctrl-C or SIGTERM; a version promoted meanwhile takes its place."""
+    with _stop_signals() as stopped:
+        with start(config) as service:
+            for line in hello(service):
+                say(line)
+            while not stopped.wait(WATCH_SECONDS):
+                follow(service)
+        say("stopped")
+
+
+def start(config: RunConfig) -> ServiceHandle:
+    """Starts the service and returns when it has answered a query.
+
+    Raises before the cluster starts: StageError without a version in production, BundleError for a bundle that is cut off,
+    ConfigError for a task it cannot answer, ServeError for a port in use.
+    """
+    needed(config, "serve")
+    assert config.serve is not None
+    version, folder = production(config.folder)
+    settings = Settings(config.name, config.folder, version, folder, config.serve)
+    examples = check_settings(settings)
+    local = not os.environ.get("RAY_ADDRESS")
+    if local:
+        check_port(config.serve.host, config.serve.port)
+    import ray
+
+    owns_cluster = not ray.is_initialized()
+    cluster.connect()
+    direct = config.serve.ingress == "direct" or (config.serve.ingress == "auto" and local)
+    service = ServiceHandle(settings, url_of(config.serve), f"raysl-{config.name}", examples, direct, local, owns_cluster)
+    try:
+        deploy(service)
+    except BaseException:
+        service.stop()
+        raise
+    return service
+
+
+def check_settings(settings: Settings) -> dict[str, dict[str, Any]]:
+    """Opens the bundle and every task here, where a mistake is one clear error; returns a good request for each task."""
+    tasks = load_tasks(BundleSession.open(settings.bundle_folder), settings.config)
+    return {name: task.example() for name, task in tasks.items()}
+
+
+def deploy(service: ServiceHandle) -> None:
+    """Runs the application and waits until the version answers a query."""
+    from ray import serve as ray_serve
+    from ray.serve.exceptions import RayServeException
+
+    from raysl.serve.deployment import application
+
+    config = service.settings.config
+    location = "Disabled" if service.direct else "EveryNode"
+    ray_serve.start(proxy_location=location, http_options={"host": config.host, "port": config.port})
+    target = application(service.settings, service.direct, service.local)
+    try:
+        ray_serve.run(target, name=service.app, route_prefix="/")
+    except (RuntimeError, RayServeException) as error:
+        raise ServeError(f"The service did not come up: {_last_line(error)}. The log of the run has the rest.") from error
+    _wait_until_answering(service)
+    facts = {"url": service.url, "pid": os.getpid(), "version": service.version, "started": time.time()}
+    storage.write_json(service.settings.run_folder / SERVICE_FILE, facts)
+
+
+def _last_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[-1].strip().rstrip(".")
+
+
+def _wait_until_answering(service: ServiceHandle) -> None:
+    deadline = time.monotonic() + READY_SECONDS
+    task, example = next(iter(service.examples.items()))
+    while True:
+        try:
+            if ask(service.url, "/v1/info")["version"] == service.version:
+                ask(service.url, f"/v1/{task}", example)
+                return
+            problem = "an earlier version still answers"
+        except (OSError, ValueError, KeyError) as error:
+            problem = str(error)
+        if time.monotonic() > deadline:
+            raise ServeError(f"{service.url} did not answer within {READY_SECONDS:.0f} s: {problem}.")
+        time.sleep(0.1)
+
+
+def ask(url: str, path: str, body: Any = None, timeout: float = 30.0) -> dict[str, Any]:
+    """One HTTP query: GET, or POST where there is a body. Raises OSError (HTTPError) where the answer is not 200."""
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url + path, data, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=timeout) as response:
+        return dict(json.load(response))
+
+
+def follow(service: ServiceHandle) -> None:
+    """Serves the version in production, where another one was promoted; a bad one is refused and the old one stays."""
+    try:
+        version, _ = production(service.settings.run_folder)
+        if version == service.version:
+            return
+        service.redeploy(version)
+        say(f"version {version} is served")
+    except RayslError as error:
+        say(f"still version {service.version}: {error}")
+
+
+def hello(service: ServiceHandle) -> Iterator[str]:
+    """What the user can type now."""
+    yield f"serving {service.settings.name} version {service.version} at {service.url}"
+    for task, example in list(service.examples.items())[:3]:
+        body = json.dumps(example)
+        yield f"  curl -s {service.url}/v1/{task} -H 'content-type: application/json' -d '{body}'"
+    yield f"  API: {service.url}/openapi.json   stop: Ctrl-C"
+
+
+def url_of(config: ServeConfig) -> str:
+    """Where this machine reaches the service."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.host, config.host)
+    return f"http://[{host}]:{config.port}" if ":" in host else f"http://{host}:{config.port}"
+
+
+@contextmanager
+def _stop_signals() -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set, instead of ending the process in the middle of something."""
+    stopped = threading.Event()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        stopped.set()
+
+    kept = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stopped
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)

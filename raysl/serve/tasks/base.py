@@ -1,0 +1,92 @@
+"""What a served task is: a class that turns a list of validated requests into a list of responses.
+
+An ordinary class, tested without HTTP. Its name is the last part of its address: `classify` answers at /v1/classify.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo
+from pydantic_core import PydanticCustomError
+
+from raysl.config import PluginConfig
+
+if TYPE_CHECKING:  # the driver reads configs without onnxruntime
+    from raysl.serve.session import BundleSession
+
+MAX_TEXT_CHARS = "max_text_chars"
+"""Key of the validation context that holds serve.max_text_chars."""
+
+
+def _check_text(text: str, info: ValidationInfo) -> str:
+    if not text or text.isspace():
+        raise PydanticCustomError("blank_text", "must not be empty or blank")
+    limit = (info.context or {}).get(MAX_TEXT_CHARS)
+    if limit is not None and len(text) > limit:
+        raise PydanticCustomError("long_text", "has more characters than the {limit} allowed", {"limit": limit})
+    return text
+
+
+Text = Annotated[str, AfterValidator(_check_text)]
+"""A text that is not blank and not longer than serve.max_text_chars."""
+
+
+class Request(BaseModel):
+    """Base of requests: strict types, no unknown fields, no NaN."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+class TextRequest(Request):
+    """A request about one text."""
+
+    text: Text
+    """The text; what goes beyond the model's max_tokens is not read."""
+
+
+class Response(BaseModel):
+    """Base of responses."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    request_id: str = ""
+    """Names this request in the records; send it back with a label at /v1/feedback."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the recorder keeps of a request and its response."""
+
+    text: str = ""
+    prediction: str | None = None
+    confidence: float | None = None
+    embedding: NDArray[np.float32] | None = None
+
+
+class Task:
+    """Base of served tasks. A subclass has `name`, `Config`, `Request`, `Response` and `predict`."""
+
+    name: ClassVar[str]
+    Config: ClassVar[type[PluginConfig]]
+    Request: ClassVar[type[Request]]
+    Response: ClassVar[type[Response]]
+    max_batch_size: ClassVar[int | None] = None
+    """Requests that one `predict` answers at most, where that is less than serve.max_batch_size."""
+
+    def __init__(self, session: "BundleSession", config: Any) -> None:
+        self.session, self.config = session, config
+
+    def predict(self, requests: Sequence[Any]) -> Sequence[Any]:
+        """One response for each request, in their order. Called from one thread at a time."""
+        raise NotImplementedError
+
+    def answer(self, request: Any, response: Any) -> Answer:
+        """What is recorded; by default the text alone."""
+        return Answer(text=str(getattr(request, "text", "")))
+
+    def example(self) -> dict[str, Any]:
+        """A request that a healthy service answers: the readiness check sends it and `serve` prints it."""
+        return {"text": "Return the absolute value of a number."}

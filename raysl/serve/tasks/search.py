@@ -1,0 +1,68 @@
+"""search: the documents of the bundle that mean what the text says."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, Field
+
+from raysl.config import PluginConfig
+from raysl.serve.tasks import base
+
+if TYPE_CHECKING:
+    from raysl.serve.session import BundleSession
+
+MAX_LIMIT = 100
+
+
+class SearchConfig(PluginConfig):
+    """Exact search over the documents released with the model."""
+
+    type: str = "search"
+    snippet_chars: int = Field(240, ge=1)
+    """Characters of a document's beginning that are shown."""
+
+
+class SearchRequest(base.TextRequest):
+    """What to look for."""
+
+    limit: int = Field(10, ge=1, le=MAX_LIMIT)
+    """Documents wanted, the nearest first."""
+
+
+class FoundDocument(BaseModel):
+    """One document, with its cosine."""
+
+    id: str
+    score: float
+    label: str | None
+    snippet: str
+
+
+class SearchResponse(base.Response):
+    """The nearest documents, best first."""
+
+    documents: list[FoundDocument]
+
+
+class Search(base.Task):
+    """Cosine between the text's embedding and every document's."""
+
+    name = "search"
+    Config = SearchConfig
+    Request = SearchRequest
+    Response = SearchResponse
+
+    def __init__(self, session: "BundleSession", config: SearchConfig) -> None:
+        from raysl.serve.index import SearchIndex
+
+        super().__init__(session, config)
+        session.encoder  # noqa: B018  loads now, so that a bundle without an encoder stops the start
+        self.index = SearchIndex(session.bundle, config.snippet_chars)
+
+    def predict(self, requests: Sequence[SearchRequest]) -> list[SearchResponse]:
+        queries = self.session.embed([request.text for request in requests])
+        found = self.index.nearest(queries, [request.limit for request in requests])
+        return [SearchResponse(documents=[FoundDocument(**vars(hit)) for hit in hits]) for hits in found]
+
+    def example(self) -> dict[str, Any]:
+        return {"text": "read a file line by line", "limit": 3}
