@@ -16,5 +16,11 @@ class EvaluateConfig(Config):
     """Independent draws of the labelled rows; mean and spread are over them."""
     baselines: tuple[Literal["tfidf", "lsa", "scratch"], ...] = ("tfidf", "lsa", "scratch")
     """Yardsticks: TF-IDF or LSA with logistic regression, and the same network without pretraining."""
+    max_test_rows: int = Field(3000, ge=10)
+    """Test rows the curve is measured on at most, drawn by the seed; the classifier is scored on all."""
+    scratch_learning_rate: float = Field(2e-3, gt=0)
+    """Peak rate of the network from scratch, which needs a higher one."""
+    scratch_epochs: int = Field(30, ge=1)
+    """Passes of the network from scratch over its labelled rows."""
     lsa_width: int = Field(100, ge=2)
     """Components of the LSA."""

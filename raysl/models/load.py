@@ -37,7 +37,7 @@ def describe(encoder: TextEncoder, **more: Any) -> dict[str, Any]:
 def load_encoder(folder: str | Path) -> tuple[TextEncoder, dict[str, Any]]:
     """The encoder of a pretrain or finetune folder, in evaluation mode, and its model.json."""
     description = _description(Path(folder))
-    encoder = _empty(description)
+    encoder = fresh(description)
     weights = load_file(Path(folder) / WEIGHTS)
     if (Path(folder) / CLASSES).is_file():
         weights = {name.removeprefix("encoder."): w for name, w in weights.items() if name.startswith("encoder.")}
@@ -51,7 +51,7 @@ def load_classifier(folder: str | Path) -> tuple[Classifier, list[str]]:
     if not path.is_file():
         raise StageError(f"{folder} holds no classifier. Run `raysl finetune` first.")
     classes = list(storage.read_json(path)["classes"])
-    classifier = Classifier(_empty(_description(Path(folder))), len(classes))
+    classifier = Classifier(fresh(_description(Path(folder))), len(classes))
     classifier.load_state_dict(load_file(Path(folder) / WEIGHTS))
     return classifier.eval(), classes
 
@@ -62,6 +62,7 @@ def _description(folder: Path) -> dict[str, Any]:
     return storage.read_json(folder / DESCRIPTION)
 
 
-def _empty(description: dict[str, Any]) -> TextEncoder:
+def fresh(description: dict[str, Any]) -> TextEncoder:
+    """A network of the described shape with weights drawn from torch's current seed."""
     config = MODELS.config(description["model"]["type"]).model_validate(description["model"])
     return build(config, int(description["vocab_size"]))

@@ -1,5 +1,7 @@
 """Text encoders: BERT (Devlin et al., 2019) and GPT-2 (Radford et al., 2019), with one way to an embedding."""
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -31,6 +33,12 @@ class TextEncoder(nn.Module):
         initialize(self)
         nn.init.zeros_(self.pool_weight.weight)
 
+    def weigh_tokens(self, document_share: npt.NDArray[np.float64]) -> None:
+        """Starts the pooling weights at inverse document frequencies; `document_share` is (vocab,) between 0 and 1."""
+        inverse = -np.log(np.maximum(document_share, 1e-6))
+        weights = torch.from_numpy(np.log(np.maximum(inverse, 0.1)))
+        self.pool_weight.weight.data[:, 0] = weights.to(self.pool_weight.weight)
+
     @property
     def width(self) -> int:
         return self.config.width
@@ -39,7 +47,8 @@ class TextEncoder(nn.Module):
         """Contextual vectors (batch, length, width).
 
         `documents` (batch, length) numbers the documents packed into a row: no token attends to another document and
-        positions restart at each. Without it a row is one document and PAD is not attended to.
+        positions restart at each. Without it a row is one document, PAD is not attended to, and a document longer than
+        `context_length` is read in windows of that length.
         """
         mask, positions = self._mask_and_positions(tokens, documents)
         x: Tensor = self.tokens(tokens) + self.positions(positions)
@@ -53,7 +62,9 @@ class TextEncoder(nn.Module):
         length = tokens.shape[1]
         steps = torch.arange(length, device=tokens.device)
         if documents is None:
-            visible = (tokens != PAD)[:, None, None, :] | torch.eye(length, dtype=torch.bool, device=tokens.device)
+            window = steps // self.config.context_length
+            visible = (tokens != PAD)[:, None, None, :] & (window[:, None] == window[None, :])
+            visible = visible | torch.eye(length, dtype=torch.bool, device=tokens.device)  # a row of PAD sees itself
             positions = (steps % self.config.context_length)[None, :].expand_as(tokens)
         else:
             visible = documents[:, None, :, None] == documents[:, None, None, :]  # (batch, 1, queries, keys)
@@ -70,8 +81,8 @@ class TextEncoder(nn.Module):
 
         The weights play the part of inverse frequencies in SIF (Arora et al., 2017).
         """
-        weight = torch.exp(self.pool_weight(tokens).float()) * (tokens != PAD)[..., None]  # (batch, length, 1)
-        pooled = (self.encode(tokens).float() * weight).sum(1) / weight.sum(1).clamp_min(1e-6)
+        weight = torch.exp(self.pool_weight(tokens)) * (tokens != PAD)[..., None]  # (batch, length, 1)
+        pooled = (weight.transpose(1, 2) @ self.encode(tokens).float())[:, 0]  # (batch, width)
         return F.normalize(pooled, dim=-1)
 
 

@@ -1,0 +1,76 @@
+"""Labelled rows of a prepared folder: the classes, the documents of a split, and draws of a few labels."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from raysl import schema
+from raysl.errors import DataError
+
+
+@dataclass(frozen=True)
+class Documents:
+    """Texts and labels side by side; a label is None where there is none."""
+
+    ids: list[str]
+    texts: list[str]
+    labels: list[str | None]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def take(self, places: Sequence[int] | npt.NDArray[np.int64]) -> "Documents":
+        return Documents(*([column[int(p)] for p in places] for column in (self.ids, self.texts, self.labels)))  # type: ignore[arg-type]
+
+    def of_classes(self, classes: Sequence[str]) -> "Documents":
+        """The rows whose label is one of `classes`, in their order."""
+        wanted = set(classes)
+        return self.take([place for place, label in enumerate(self.labels) if label in wanted])
+
+
+def read_documents(prepared: Path, split: str) -> Documents:
+    """Kept documents of one split in their order. DataError where the folder holds none."""
+    paths = sorted((prepared / "documents").glob("part-*.parquet"))
+    if not paths:
+        raise DataError(f"No documents in {prepared / 'documents'}. Run `raysl prepare` first.")
+    ids, texts, labels = [], [], []
+    for path in paths:
+        table = pq.read_table(path, columns=[schema.ID, schema.TEXT, schema.LABEL, schema.SPLIT])
+        table = table.filter(pc.equal(table[schema.SPLIT], split))
+        ids += table[schema.ID].to_pylist()
+        texts += table[schema.TEXT].to_pylist()
+        labels += table[schema.LABEL].to_pylist()
+    return Documents(ids, texts, labels)
+
+
+def largest_classes(documents: Documents, num_classes: int) -> list[str]:
+    """The `num_classes` most frequent labels, sorted by name; DataError where there are fewer than two."""
+    counts = Counter(label for label in documents.labels if label is not None)
+    chosen = sorted(counts, key=lambda label: (-counts[label], label))[:num_classes]
+    if len(chosen) < 2:
+        raise DataError(f"A classifier needs two labels or more; the train split has {len(chosen)}. Name the label column.")
+    return sorted(chosen)
+
+
+def class_numbers(documents: Documents, classes: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Label of each document as its place in `classes`."""
+    place = {label: number for number, label in enumerate(classes)}
+    return np.array([place[label] for label in documents.labels if label is not None], np.int64)
+
+
+def draw_per_class(targets: npt.NDArray[np.int64], per_class: int | None, seed: Sequence[int]) -> npt.NDArray[np.int64]:
+    """Places of `per_class` random rows of each class (all of a smaller class), in order; None takes all rows."""
+    if per_class is None:
+        return np.arange(len(targets))
+    generator = np.random.default_rng(list(seed))
+    drawn = []
+    for number in np.unique(targets):
+        places = np.flatnonzero(targets == number)
+        drawn.append(generator.choice(places, min(per_class, len(places)), replace=False))
+    return np.sort(np.concatenate(drawn))

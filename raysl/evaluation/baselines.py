@@ -1,0 +1,45 @@
+"""Yardsticks that need no network: TF-IDF or LSA (Deerwester et al., 1990) of the unlabelled text, logistic regression."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Predict = Callable[[npt.NDArray[np.int64], npt.NDArray[np.int64]], npt.NDArray[np.int64]]
+"""predict(places of labelled rows, their targets) -> predicted class of every test row."""
+
+STRENGTH = 10.0
+"""Inverse regularization of every logistic regression, the same as for the probe."""
+
+
+def tfidf(unlabelled: Sequence[str], labelled: Sequence[str], test: Sequence[str]) -> tuple[Any, Any]:
+    """Sparse TF-IDF rows of labelled and test texts; vocabulary and weights come from the unlabelled text."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    vectorizer = TfidfVectorizer(sublinear_tf=True, min_df=2 if len(unlabelled) > 100 else 1).fit(unlabelled)
+    return vectorizer.transform(labelled), vectorizer.transform(test)
+
+
+def lsa(unlabelled: Sequence[str], labelled: Sequence[str], test: Sequence[str], width: int, seed: int) -> tuple[Any, Any]:
+    """Normalised LSA rows (texts, width) of labelled and test texts, fitted on the unlabelled text."""
+    from sklearn.decomposition import TruncatedSVD
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.preprocessing import normalize
+
+    vectorizer = TfidfVectorizer(sublinear_tf=True, min_df=2 if len(unlabelled) > 100 else 1)
+    matrix = vectorizer.fit_transform(unlabelled)
+    svd = TruncatedSVD(min(width, min(matrix.shape) - 1), random_state=seed).fit(matrix)
+    first, second = (normalize(svd.transform(vectorizer.transform(texts))) for texts in (labelled, test))
+    return first, second
+
+
+def regression_predict(labelled: Any, test: Any) -> Predict:
+    """Logistic regression on the given rows, fitted anew for each draw of labels."""
+    from sklearn.linear_model import LogisticRegression
+
+    def predict(places: npt.NDArray[np.int64], targets: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        model = LogisticRegression(C=STRENGTH, max_iter=1000).fit(labelled[places], targets)
+        return np.asarray(model.predict(test), np.int64)
+
+    return predict

@@ -1,0 +1,137 @@
+"""The few-label protocol: the same draws of labels for every method, scored on the same test rows.
+
+Plain functions of one process; `suite` spreads the jobs over the cluster.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from raysl.data import labelled
+from raysl.data.labelled import Documents
+from raysl.evaluation import baselines
+from raysl.metrics import classification
+from raysl.models import load as models
+from raysl.run_config import RunConfig
+from raysl.train.classify import embed, finetune_classifier, predict, tokenize
+from raysl.train.config import FinetuneConfig
+
+FINETUNED, FROZEN, SCRATCH = "pretrained, fine-tuned", "pretrained, frozen + LR", "same network from scratch"
+TFIDF, LSA = "TF-IDF + LR", "LSA + LR"
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What all methods share: classes, labelled pool, test rows, and the draws."""
+
+    config: RunConfig
+    classes: list[str]
+    pool: Documents
+    targets: npt.NDArray[np.int64]
+    test: Documents
+    truth: npt.NDArray[np.int64]
+
+    def draw(self, per_class: int, number: int) -> npt.NDArray[np.int64]:
+        """Places in the pool of draw `number`; every method gets the same."""
+        return labelled.draw_per_class(self.targets, per_class, (self.config.seed, per_class, number))
+
+    def score(self, method: str, per_class: int, number: int, predicted: npt.NDArray[np.int64]) -> dict[str, Any]:
+        scores = classification.summary(self.truth, predicted, self.classes)
+        return {"method": method, "labels_per_class": per_class, "draw": number,
+                "macro_f1": scores["macro_f1"], "accuracy": scores["accuracy"]}  # fmt: skip
+
+
+def build_protocol(config: RunConfig) -> Protocol:
+    """Reads the prepared documents; the test rows are the first `max_test_rows` of the chosen classes, in a seeded order."""
+    assert config.evaluate is not None
+    settings = config.finetune or FinetuneConfig()
+    prepared = config.folder / "prepare"
+    train = labelled.read_documents(prepared, "train")
+    classes = labelled.largest_classes(train, settings.num_classes)
+    pool = train.of_classes(classes)
+    test = labelled.read_documents(prepared, "test").of_classes(classes)
+    order = np.random.default_rng((config.seed, 4)).permutation(len(test))[: config.evaluate.max_test_rows]
+    test = test.take(np.sort(order))
+    return Protocol(
+        config, classes, pool, labelled.class_numbers(pool, classes), test, labelled.class_numbers(test, classes)
+    )
+
+
+def jobs(config: RunConfig) -> list[dict[str, Any]]:
+    """Independent pieces of work, the dearest first."""
+    assert config.evaluate is not None
+    settings = config.evaluate
+    trained = [FINETUNED] + ([SCRATCH] if "scratch" in settings.baselines else [])
+    draws = [(n, d) for n in sorted(settings.labels_per_class, reverse=True) for d in range(settings.num_draws)]
+    single = [{"method": m, "labels_per_class": n, "draw": d} for m in trained for n, d in draws]
+    fitted_once = [LSA] * ("lsa" in settings.baselines) + [TFIDF] * ("tfidf" in settings.baselines) + [FROZEN]
+    return [{"method": m, "labels_per_class": 0, "draw": 0} for m in fitted_once] + single
+
+
+def run_job(protocol: Protocol, job: dict[str, Any]) -> Iterable[dict[str, Any]]:
+    """One row of scores for each (labels, draw) that the job covers."""
+    if job["method"] in (FINETUNED, SCRATCH):
+        yield _finetuned(protocol, job["method"], int(job["labels_per_class"]), int(job["draw"]))
+    else:
+        yield from _fitted_once(protocol, job["method"])
+
+
+def _fitted_once(protocol: Protocol, method: str) -> Iterable[dict[str, Any]]:
+    config = protocol.config
+    assert config.evaluate is not None
+    fit = baselines.regression_predict(*_features(protocol, method))
+    for per_class in config.evaluate.labels_per_class:
+        for number in range(config.evaluate.num_draws):
+            places = protocol.draw(per_class, number)
+            yield protocol.score(method, per_class, number, fit(places, protocol.targets[places]))
+
+
+def _features(protocol: Protocol, method: str) -> tuple[Any, Any]:
+    config = protocol.config
+    assert config.evaluate is not None
+    if method == FROZEN:
+        encoder, _ = models.load_encoder(config.folder / "pretrain")
+        chosen = _drawn_places(protocol)
+        rows = np.zeros((len(protocol.pool), encoder.width), np.float32)
+        rows[chosen] = embed(encoder, _tokens(config, protocol.pool.take(chosen).texts))
+        return rows, embed(encoder, _tokens(config, protocol.test.texts))
+    unlabelled = labelled.read_documents(config.folder / "prepare", "train").texts
+    texts = (unlabelled, protocol.pool.texts, protocol.test.texts)
+    return baselines.tfidf(*texts) if method == TFIDF else baselines.lsa(*texts, config.evaluate.lsa_width, config.seed)
+
+
+def _drawn_places(protocol: Protocol) -> npt.NDArray[np.int64]:
+    settings = protocol.config.evaluate
+    assert settings is not None
+    draws = [protocol.draw(n, d) for n in settings.labels_per_class for d in range(settings.num_draws)]
+    return np.unique(np.concatenate(draws))
+
+
+def _finetuned(protocol: Protocol, method: str, per_class: int, number: int) -> dict[str, Any]:
+    config = protocol.config
+    settings = config.finetune or FinetuneConfig()
+    encoder, description = models.load_encoder(config.folder / "pretrain")
+    if method == SCRATCH:
+        assert config.evaluate is not None
+        torch.manual_seed(config.seed + number)
+        encoder = models.fresh(description)
+        settings = settings.model_copy(
+            update={"learning_rate": config.evaluate.scratch_learning_rate, "epochs": config.evaluate.scratch_epochs}
+        )
+    places = protocol.draw(per_class, number)
+    rows = _tokens(config, protocol.pool.take(places).texts)
+    classifier = finetune_classifier(
+        encoder, rows, protocol.targets[places], len(protocol.classes), settings, config.seed + number
+    )
+    predicted = predict(classifier, _tokens(config, protocol.test.texts)).argmax(1)
+    return protocol.score(method, per_class, number, np.asarray(predicted, np.int64))
+
+
+def _tokens(config: RunConfig, texts: list[str]) -> list[Any]:
+    settings = config.finetune or FinetuneConfig()
+    return tokenize(Path(config.folder) / "prepare" / "tokenizer.json", texts, settings.max_tokens)

@@ -1,0 +1,102 @@
+"""The stage `evaluate`: the few-label curve with its baselines, and the released classifier on the test split."""
+
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+
+from raysl import storage
+from raysl.data import labelled
+from raysl.evaluation import few_label
+from raysl.evaluation.few_label import Protocol
+from raysl.metrics import classification
+from raysl.models import load as models
+from raysl.progress import Progress, say
+from raysl.run_config import RunConfig, needed
+from raysl.stage import Manifest, Stage, check_same_config, log_metrics, read_manifest, require, section
+from raysl.train.classify import predict, tokenize
+from raysl.train.config import FinetuneConfig
+
+REPORT = "report.json"
+
+
+def evaluate(config: RunConfig, redo: bool = False) -> Manifest:
+    """Scores every method at every label budget on the test split; writes evaluate/report.json."""
+    needed(config, "evaluate")
+    inputs = {name: require(config.folder, name, name).content_hash for name in ("prepare", "pretrain")}
+    finetuned = read_manifest(config.folder, "finetune")
+    if finetuned is not None:
+        inputs["finetune"] = finetuned.content_hash
+    stage = Stage(config.folder, "evaluate", {"seed": config.seed, **section(config, "evaluate", "finetune")}, inputs)
+    done = stage.done()
+    if done is not None:
+        say(f"evaluate: unchanged, skipped ({stage.folder})")
+        return done
+    check_same_config(stage, redo)
+    folder = stage.begin()
+    rows = _run_jobs(config)
+    protocol = few_label.build_protocol(config)
+    report = {"few_label": _by_method(rows), "classes": protocol.classes, "test_rows": len(protocol.test)}
+    if finetuned is not None:
+        report |= _released_classifier(config)
+    storage.write_json(folder / REPORT, report)
+    metrics = {f"{r['method']} at {r['labels_per_class']}": float(np.mean(r["macro_f1"])) for r in report["few_label"]}
+    log_metrics(config.folder, "evaluate", **metrics)
+    return stage.finish({"test_rows": len(protocol.test)}, metrics, {REPORT: storage.hash_file(folder / REPORT)})
+
+
+class _Worker:
+    """Runs jobs in a Ray worker; the protocol is read once for each process."""
+
+    protocol: Protocol | None = None
+
+    @classmethod
+    def run(cls, job: dict[str, Any], config: RunConfig) -> list[dict[str, Any]]:
+        import torch
+
+        torch.set_num_threads(1)
+        if cls.protocol is None or cls.protocol.config != config:
+            cls.protocol = few_label.build_protocol(config)
+        return list(few_label.run_job(cls.protocol, job))
+
+
+def _run_jobs(config: RunConfig) -> list[dict[str, Any]]:
+    """All jobs as Ray Data tasks, one row of scores each."""
+    from raysl import cluster
+
+    cluster.connect()
+    import ray.data
+
+    work = few_label.jobs(config)
+    data = ray.data.from_items(work, override_num_blocks=len(work))
+    rows: list[dict[str, Any]] = []
+    with Progress("evaluate: few labels", len(work), "jobs") as progress:
+        scores = data.flat_map(_Worker.run, fn_kwargs={"config": config}, num_cpus=1)
+        for row in scores.iter_rows():
+            rows.append(row)
+            progress.set(len({(r["method"], r["labels_per_class"], r["draw"]) for r in rows}))
+    return sorted(rows, key=lambda r: (r["method"], r["labels_per_class"], r["draw"]))
+
+
+def _by_method(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    grouped: dict[tuple[str, int], dict[str, Any]] = defaultdict(lambda: {"macro_f1": [], "accuracy": []})
+    for row in rows:
+        entry = grouped[row["method"], int(row["labels_per_class"])]
+        entry["macro_f1"].append(float(row["macro_f1"]))
+        entry["accuracy"].append(float(row["accuracy"]))
+    return [{"method": m, "labels_per_class": n, **scores} for (m, n), scores in grouped.items()]
+
+
+def _released_classifier(config: RunConfig) -> dict[str, Any]:
+    """The fine-tuned classifier on all test rows: accuracy, macro-F1, per class, confusion matrix."""
+    classifier, classes = models.load_classifier(config.folder / "finetune")
+    prepared = config.folder / "prepare"
+    test = labelled.read_documents(prepared, "test").of_classes(classes)
+    settings = config.finetune or FinetuneConfig()
+    truth = labelled.class_numbers(test, classes)
+    predicted = predict(classifier, tokenize(prepared / "tokenizer.json", test.texts, settings.max_tokens)).argmax(1)
+    matrix = classification.confusion_matrix(truth, predicted, len(classes))
+    return {
+        "classifier": classification.summary(truth, predicted, classes) | {"test_rows": len(test)},
+        "confusion": {"classes": classes, "matrix": matrix.tolist()},
+    }

@@ -1,0 +1,125 @@
+"""Fine-tuning of a classifier in plain PyTorch: a linear probe first, then all weights at a low rate.
+
+Starting from the probe keeps the first steps from distorting what was learned without labels (Kumar et al., 2022).
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from raysl.data.shards import Tokens
+from raysl.models.heads import Classifier
+from raysl.models.text import SEP, TextEncoder
+from raysl.objectives.base import pad
+from raysl.train.config import FinetuneConfig, OptimizerConfig
+from raysl.train.optimizers import adamw, rate_share, set_rate
+
+EVALUATION_TOKENS = 8192
+"""Tokens of one batch when nothing is trained; batches are of like length, so little is padding."""
+
+
+def tokenize(tokenizer_path: Path, texts: Sequence[str], max_tokens: int) -> list[Tokens]:
+    """Token ids of each text as in the shards: cut to `max_tokens`, closed by [SEP]."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(tokenizer_path))
+    encodings = tokenizer.encode_batch(list(texts), add_special_tokens=False)
+    return [np.array([*encoding.ids[: max_tokens - 1], SEP], np.int32) for encoding in encodings]
+
+
+def batches_by_length(rows: Sequence[Tokens]) -> Iterator[npt.NDArray[np.int64]]:
+    """Places of rows of like length, about EVALUATION_TOKENS tokens at a time."""
+    order = np.argsort([len(row) for row in rows], kind="stable")
+    start = 0
+    while start < len(order):
+        stop = start + 1
+        while stop < len(order) and (stop + 1 - start) * len(rows[order[stop]]) <= EVALUATION_TOKENS:
+            stop += 1
+        yield order[start:stop]
+        start = stop
+
+
+@torch.no_grad()
+def apply(model: Callable[[Tensor], Tensor], rows: Sequence[Tokens], width: int) -> npt.NDArray[np.float32]:
+    """model(tokens) -> (batch, width) for all rows, in their order."""
+    out = np.zeros((len(rows), width), np.float32)
+    for places in batches_by_length(rows):
+        out[places] = model(torch.from_numpy(pad([rows[p] for p in places]))).float().numpy()
+    return out
+
+
+def embed(encoder: TextEncoder, rows: Sequence[Tokens]) -> npt.NDArray[np.float32]:
+    """Embeddings (rows, width) of a frozen encoder."""
+    encoder.eval()
+    return apply(encoder.embed, rows, encoder.width)
+
+
+def predict(classifier: Classifier, rows: Sequence[Tokens]) -> npt.NDArray[np.float32]:
+    """Logits (rows, classes)."""
+    classifier.eval()
+    return apply(lambda tokens: classifier(tokens)[0], rows, classifier.head.out_features)
+
+
+def fit_probe(
+    embeddings: npt.NDArray[np.float32], targets: npt.NDArray[np.int64], num_classes: int, strength: float
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Weights (classes, width) and biases of a logistic regression; classes without rows get a low bias."""
+    from sklearn.linear_model import LogisticRegression
+
+    present = np.unique(targets)
+    weight = np.zeros((num_classes, embeddings.shape[1]), np.float32)
+    bias = np.full(num_classes, -10.0, np.float32)
+    if len(present) == 1:
+        bias[present] = 10.0
+        return weight, bias
+    fitted = LogisticRegression(C=strength, max_iter=1000).fit(embeddings, targets)
+    if len(present) == 2:  # scikit-learn keeps one row of weights for two classes
+        weight[present] = np.concatenate([-fitted.coef_, fitted.coef_]) / 2
+        bias[present] = np.concatenate([-fitted.intercept_, fitted.intercept_]) / 2
+    else:
+        weight[present], bias[present] = fitted.coef_, fitted.intercept_
+    return weight, bias
+
+
+def finetune_classifier(
+    encoder: TextEncoder, rows: Sequence[Tokens], targets: npt.NDArray[np.int64], num_classes: int,
+    config: FinetuneConfig, seed: int, on_epoch: Callable[[int, float], None] = lambda epoch, loss: None,
+) -> Classifier:  # fmt: skip
+    """Trains `encoder` and a new head on labelled rows; `encoder` is changed. `on_epoch(epoch, mean loss)` is told."""
+    torch.manual_seed(seed)
+    classifier = Classifier(encoder, num_classes)
+    weight, bias = fit_probe(embed(encoder, rows), targets, num_classes, config.probe_strength)
+    with torch.no_grad():
+        classifier.head.weight.copy_(torch.from_numpy(weight))
+        classifier.head.bias.copy_(torch.from_numpy(bias))
+    steps_per_epoch = -(-len(rows) // config.batch_size)
+    schedule = OptimizerConfig(learning_rate=config.learning_rate, weight_decay=config.weight_decay, warmup_share=0.1)
+    optimizer = adamw(classifier, schedule)
+    generator, step = np.random.default_rng((seed, 2)), 0
+    classifier.train()
+    for epoch in range(config.epochs):
+        total = 0.0
+        for places in np.array_split(generator.permutation(len(rows)), steps_per_epoch):
+            set_rate(optimizer, config.learning_rate * rate_share(step, config.epochs * steps_per_epoch, schedule))
+            total += _step(classifier, optimizer, [rows[p] for p in places], targets[places], schedule) * len(places)
+            step += 1
+        on_epoch(epoch, total / len(rows))
+    return classifier.eval()
+
+
+def _step(
+    classifier: Classifier, optimizer: torch.optim.Optimizer, rows: Sequence[Tokens], targets: npt.NDArray[np.int64],
+    schedule: OptimizerConfig,
+) -> float:  # fmt: skip
+    logits, _ = classifier(torch.from_numpy(pad(rows)))
+    loss = F.cross_entropy(logits, torch.from_numpy(targets))
+    loss.backward()  # type: ignore[no-untyped-call]
+    torch.nn.utils.clip_grad_norm_(classifier.parameters(), schedule.max_gradient_norm)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return float(loss)

@@ -1,0 +1,155 @@
+"""Training on Ray Train: the same loop in every worker, restarted from the newest checkpoint when one dies.
+
+Checkpoints lie in the run folder, written whole and renamed by rank 0; a restarted worker group finds them there, so Ray's
+own reporting is left out of the step.
+"""
+
+import threading
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from raysl import storage
+from raysl.errors import ConfigError, TrainingError
+from raysl.run_config import RunConfig
+from raysl.train.session import PRETRAIN, TrainJob, train_rank
+from raysl.train.world import World, resolve_device
+
+POLL_S = 0.5
+
+
+@ray.remote(num_cpus=0)
+class Mailbox:
+    """Progress lines from rank 0 to the driver; lossy by design, the truth is in metrics.jsonl."""
+
+    def __init__(self) -> None:
+        self.messages: list[dict[str, Any]] = []
+
+    def push(self, message: dict[str, Any]) -> None:
+        self.messages.append(message)
+
+    def drain(self) -> list[dict[str, Any]]:
+        messages, self.messages = self.messages, []
+        return messages
+
+
+@dataclass(frozen=True)
+class RayJob:
+    """What travels to the workers."""
+
+    job: TrainJob
+    mailbox: Any
+
+
+def _worker(config: dict[str, Any]) -> dict[str, Any]:
+    import ray.train.torch
+
+    work: RayJob = config["work"]
+    context = ray.train.get_context()
+    device = ray.train.torch.get_device() if resolve_device(work.job.config.pretrain.device).type == "cuda" else None
+    world = World(context.get_world_rank(), context.get_world_size(), device or resolve_device("cpu"))
+    return train_rank(work.job, world, lambda message: work.mailbox.push.remote(message))
+
+
+def train(config: RunConfig, on_message: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """Runs the pretraining of `config` on `num_workers` Ray workers; returns rank 0's last metrics."""
+    settings = config.pretrain
+    use_gpu = resolve_device(settings.device).type == "cuda" if settings.device != "auto" else _cluster_has_gpu()
+    _check_resources(settings.num_workers, use_gpu)
+    mailbox = Mailbox.remote()  # type: ignore[attr-defined]
+    scratch = config.folder / PRETRAIN / ".ray"
+    trainer = TorchTrainer(
+        _worker,
+        train_loop_config={"work": RayJob(TrainJob(config), mailbox)},
+        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
+        scaling_config=ray.train.ScalingConfig(num_workers=settings.num_workers, use_gpu=use_gpu),
+        run_config=ray.train.RunConfig(
+            name=uuid.uuid4().hex,  # a name of its own: an old one would make Ray resume silently
+            storage_path=str(scratch),
+            failure_config=ray.train.FailureConfig(max_failures=settings.max_failures, controller_failure_limit=10),
+            logging_config=ray.train.LoggingConfig(log_level="ERROR"),
+        ),
+    )
+    try:
+        with _listening(mailbox, on_message):
+            result = trainer.fit()
+    except ray.train.TrainingFailedError as error:
+        raise _cause(error) from error
+    finally:
+        storage.remove(scratch)
+    return dict(result.return_value)
+
+
+def _cluster_has_gpu() -> bool:
+    return float(ray.cluster_resources().get("GPU", 0)) > 0
+
+
+def _check_resources(num_workers: int, use_gpu: bool) -> None:
+    """Ray Train waits without end for resources that never come; a cluster that grows by itself may still get them."""
+    kind = "GPU" if use_gpu else "CPU"
+    have = int(ray.cluster_resources().get(kind, 0))
+    if have < num_workers and not _autoscales():
+        raise ConfigError(
+            f"pretrain.num_workers={num_workers} needs {num_workers} {kind}s and the cluster has {have}. "
+            f"Use pretrain.num_workers={max(have, 1)} or a larger cluster."
+        )
+
+
+def _autoscales() -> bool:
+    import os
+
+    return bool(os.environ.get("RAYSL_AUTOSCALING"))
+
+
+class _listening:
+    """Passes the mailbox's messages to `on_message` from a thread while the block runs."""
+
+    def __init__(self, mailbox: Any, on_message: Callable[[dict[str, Any]], None]) -> None:
+        self.mailbox, self.on_message = mailbox, on_message
+        self.stop = threading.Event()
+        self.thread = threading.Thread(target=self._listen, daemon=True)
+
+    def _listen(self) -> None:
+        while not self.stop.wait(POLL_S):
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        try:
+            messages = ray.get(self.mailbox.drain.remote(), timeout=30)
+        except ray.exceptions.RayError:
+            return  # progress is worth no failure
+        for message in messages:
+            self.on_message(message)
+
+    def __enter__(self) -> None:
+        self.thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop.set()
+        self.thread.join()
+        self._pass_on()
+
+
+def _cause(error: Exception) -> Exception:
+    """A worker's own RayslError, with its message; else one that says where to look."""
+    failures = getattr(error, "worker_failures", {})
+    for failure in failures.values():
+        text = str(failure)
+        if "TrainingError" in text or "DataError" in text or "ConfigError" in text:
+            return TrainingError(text.strip().splitlines()[-1].split("Error: ", 1)[-1])
+    return TrainingError(f"Pretraining failed on its workers: {_last_line(error)} The log named above has the trace.")
+
+
+def _last_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
+def checkpoint_folder(run_folder: Path) -> Path:
+    return run_folder / PRETRAIN / "checkpoints"

@@ -1,0 +1,104 @@
+"""One rank of a pretraining run, whoever started it: Ray Train, a test, or `python -m raysl.train.session` alone."""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from raysl import storage
+from raysl.catalog import OBJECTIVES
+from raysl.data.frequencies import token_frequencies
+from raysl.data.shards import TokenRows
+from raysl.models import load as models
+from raysl.objectives.base import Objective
+from raysl.run_config import RunConfig
+from raysl.stage import log_metrics
+from raysl.train.loop import Trainer
+from raysl.train.world import World, single
+
+PRETRAIN, PREPARE = "pretrain", "prepare"
+MESSAGE_EVERY_S = 0.5
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """What every rank needs to know; the run folder has to lie on storage that all ranks see."""
+
+    config: RunConfig
+
+
+def build_objective(config: RunConfig) -> Objective:
+    """Fresh weights from the run's seed, the same on every rank."""
+    settings = config.pretrain
+    folder = config.folder / PREPARE
+    vocab_size = len(json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"])
+    torch.manual_seed(config.seed)
+    encoder = models.build(cast(Any, settings.model), vocab_size)
+    encoder.weigh_tokens(token_frequencies(folder / "tokens" / "train", vocab_size))
+    return cast(Objective, OBJECTIVES.load(settings.objective.type)(settings.objective, encoder))
+
+
+def train_rank(job: TrainJob, world: World, send: Callable[[dict[str, Any]], object] = lambda _: None) -> dict[str, Any]:
+    """Trains this rank to the end; rank 0 writes metrics.jsonl and the model, and returns the last metrics."""
+    config = job.config
+    torch.set_num_threads(1 if world.device.type == "cpu" and world.size > 1 else torch.get_num_threads())
+    objective = build_objective(config)
+    folder = config.folder / PREPARE / "tokens"
+    rows = TokenRows(folder / "train", objective.row_kind, objective.row_length, objective.min_tokens)
+    held_out = TokenRows(folder / "validation", objective.row_kind, objective.row_length, objective.min_tokens)
+    reporter = Reporter(config.folder, send) if world.rank == 0 else None
+    trainer = Trainer(
+        objective, rows, held_out, config.pretrain, config.seed, world,
+        checkpoints=config.folder / PRETRAIN / "checkpoints", report=reporter or (lambda _: None),
+    )  # fmt: skip
+    if reporter is not None:
+        drop_metrics_after(config.folder, trainer.step)
+        send({"start": trainer.step, "rows": len(rows)})
+    last = trainer.run()
+    if world.rank == 0:
+        description = models.describe(
+            objective.encoder, objective=config.pretrain.objective.model_dump(mode="json"), step=trainer.step
+        )
+        models.save(objective.encoder, config.folder / PRETRAIN, description)
+    return {**last, "train_rows": len(rows), "parameters": sum(p.numel() for p in objective.parameters())}
+
+
+class Reporter:
+    """Rank 0's metrics: every line to metrics.jsonl, a message to the driver at most twice a second."""
+
+    def __init__(self, run_folder: Path, send: Callable[[dict[str, Any]], object]) -> None:
+        self.run_folder, self.send = run_folder, send
+        self._sent = 0.0
+
+    def __call__(self, metrics: dict[str, Any]) -> None:
+        log_metrics(self.run_folder, PRETRAIN, **metrics)
+        if time.monotonic() - self._sent >= MESSAGE_EVERY_S:
+            self._sent = time.monotonic()
+            self.send(metrics)
+
+
+def drop_metrics_after(run_folder: Path, step: int) -> None:
+    """Removes lines that a killed run wrote after its last checkpoint, so that each step stands once."""
+    path = run_folder / "metrics.jsonl"
+    if not path.is_file():
+        return
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+    kept = [line for line in lines if line.get("stage") != PRETRAIN or line.get("step", 0) <= step]
+    storage.write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
+
+
+def main(path: str, *overrides: str) -> None:
+    """Pretrains in this process, without Ray: how the core is profiled on one device."""
+    from raysl.run_config import load
+
+    config = load(path, overrides)
+    print(train_rank(TrainJob(config), single(config.pretrain.device), print))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
