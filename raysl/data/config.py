@@ -12,10 +12,16 @@ class DeduplicateConfig(Config):
     """Jaccard index of word shingles from which a document counts as a duplicate of a kept one."""
     ngram: int = Field(5, ge=1, le=20)
     """Words in one shingle."""
-    num_bands: int = Field(30, ge=1)
-    """Bands of the signature: more find more of the pairs near the threshold."""
-    rows_per_band: int = Field(8, ge=1)
-    """Permutations in a band: more leave fewer candidates to check."""
+    num_bands: int | None = Field(None, ge=1, le=1000)
+    """Bands of the signature: more find more of the pairs near the threshold. Default: what fits the threshold best."""
+    rows_per_band: int | None = Field(None, ge=1, le=100)
+    """Permutations in a band: more leave fewer candidates to check. Default: what fits the threshold best."""
+
+    @model_validator(mode="after")
+    def _both_or_none(self) -> "DeduplicateConfig":
+        if (self.num_bands is None) != (self.rows_per_band is None):
+            raise ValueError("give both num_bands and rows_per_band, or neither")
+        return self
 
 
 class TokenizerConfig(Config):

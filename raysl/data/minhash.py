@@ -7,6 +7,7 @@ measured exactly (up to 64-bit hash collisions); the first document in order is 
 components of all pairs that were checked and hold. Cost: 8 bytes a word for the shingles, 12 bytes a band of a document.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
@@ -20,6 +21,8 @@ from raysl.data.minhash_words import character_table
 NUM_PERMUTATIONS = 240
 MAX_CHECKS = 2000
 """Exact comparisons for one document at most, so that a million variants of one template end in time."""
+FEW_PAIRS = 300_000
+"""Pairs of documents in common buckets up to which numpy resolves them in a second or two."""
 CHUNK_BYTES = 4 << 20
 BAND_BASE = np.uint64(0x9E3779B97F4A7C15)
 
@@ -31,6 +34,9 @@ class Shingles:
     hashes: NDArray[np.uint64]
     starts: NDArray[np.int64]
     stops: NDArray[np.int64]
+
+    def select(self, rows: NDArray[np.int64]) -> "Shingles":
+        return Shingles(self.hashes, self.starts[rows], self.stops[rows])
 
 
 @dataclass(frozen=True)
@@ -52,17 +58,18 @@ class Duplicates:
 
 
 def deduplicate(texts: pa.Array | pa.ChunkedArray, threshold: float = 0.8, ngram: int = 5, num_bands: int = 30,
-                rows_per_band: int = 8, seed: int = 1) -> Duplicates:  # fmt: skip
+                rows_per_band: int = 8, seed: int = 1, compiled: bool = True) -> Duplicates:  # fmt: skip
     """Finds the near-duplicates among `texts`; needs about twice the memory of the text."""
     parts, keys = [], []
     for chunk in chunks(texts):
-        hashes, starts = shingle_hashes(chunk, ngram)
-        keys.append(band_keys(signatures(hashes, starts, num_bands * rows_per_band, seed), num_bands, rows_per_band))
+        hashes, starts = shingle_hashes(chunk, ngram, compiled)
+        signature = signatures(hashes, starts, num_bands * rows_per_band, seed, compiled)
+        keys.append(band_keys(signature, num_bands, rows_per_band))
         parts.append((hashes, starts))
     if not parts:
         empty = np.zeros(0, np.int64)
         return Duplicates(empty, np.zeros(0), empty, 0)
-    return find_duplicates(np.concatenate(keys), joined(parts), threshold)
+    return find_duplicates(np.concatenate(keys), joined(parts).select, threshold, compiled=compiled)
 
 
 def joined(parts: list[tuple[NDArray[np.uint64], NDArray[np.int64]]]) -> Shingles:
@@ -85,16 +92,20 @@ def chunks(texts: pa.Array | pa.ChunkedArray) -> list[pa.Array]:
 
 
 @cache
-def kernels() -> ModuleType:
-    """The compiled kernels where numba is installed, the numpy ones otherwise."""
+def kernels(compiled: bool = True) -> ModuleType:
+    """The compiled kernels where they are wanted and numba is installed, the numpy ones otherwise: same results."""
+    from raysl.data import minhash_numpy
+
+    if not compiled:
+        return minhash_numpy
     try:
-        from raysl.data import minhash_numba as module
+        from raysl.data import minhash_numba
     except ImportError:
-        from raysl.data import minhash_numpy as module  # type: ignore[no-redef]
-    return module
+        return minhash_numpy
+    return minhash_numba
 
 
-def shingle_hashes(texts: pa.Array, ngram: int) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+def shingle_hashes(texts: pa.Array, ngram: int, compiled: bool = True) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
     """Hashes of the word `ngram`s of each text and where each text's begin (one more than there are texts).
 
     A text of fewer words is one shingle of all of them, a text without words one of all its characters.
@@ -106,7 +117,8 @@ def shingle_hashes(texts: pa.Array, ngram: int) -> tuple[NDArray[np.uint64], NDA
     _, offsets, data = texts.fill_null("").buffers() if texts.null_count else texts.buffers()
     bounds = np.frombuffer(offsets, offset_type)[texts.offset : texts.offset + len(texts) + 1].astype(np.int64)
     raw = np.frombuffer(data, np.uint8) if data is not None and data.size else np.zeros(1, np.uint8)
-    found: tuple[NDArray[np.uint64], NDArray[np.int64]] = kernels().shingle_hashes(raw, bounds, ngram, character_table())
+    found: tuple[NDArray[np.uint64], NDArray[np.int64]]
+    found = kernels(compiled).shingle_hashes(raw, bounds, ngram, character_table())
     return found
 
 
@@ -119,9 +131,9 @@ def permutations(num: int, seed: int) -> tuple[NDArray[np.uint32], NDArray[np.ui
 
 
 def signatures(hashes: NDArray[np.uint64], starts: NDArray[np.int64], num: int = NUM_PERMUTATIONS,
-               seed: int = 1) -> NDArray[np.uint32]:  # fmt: skip
+               seed: int = 1, compiled: bool = True) -> NDArray[np.uint32]:  # fmt: skip
     """MinHash signatures, (texts, num)."""
-    found: NDArray[np.uint32] = kernels().signatures(hashes, starts, *permutations(num, seed))
+    found: NDArray[np.uint32] = kernels(compiled).signatures(hashes, starts, *permutations(num, seed))
     return found
 
 
@@ -136,16 +148,24 @@ def band_keys(signature: NDArray[np.uint32], num_bands: int, rows_per_band: int)
     return keys
 
 
-def find_duplicates(keys: NDArray[np.uint64], shingles: Shingles, threshold: float, fixed: int = 0) -> Duplicates:
-    """Decides document by document, in order; the first `fixed` ones (a kept corpus) stay whatever they resemble."""
+def find_duplicates(keys: NDArray[np.uint64], shingles_of: Callable[[NDArray[np.int64]], Shingles], threshold: float,
+                    fixed: int = 0, compiled: bool | None = None) -> Duplicates:  # fmt: skip
+    """Decides document by document, in order; the first `fixed` ones (a kept corpus) stay whatever they resemble.
+
+    `shingles_of(rows)` is asked once, for the few documents that share a band with another one. `compiled` says whether
+    to use numba; by default it is used where it saves more time than loading it takes.
+    """
     n = len(keys)
     documents, buckets, of_document, bucket_starts = _candidates(keys)
     kept, jaccard = np.full(n, -1, np.int64), np.zeros(n)
     cluster = np.arange(n)
     if not len(documents):
         return Duplicates(kept, jaccard, cluster, 0)
-    kept_of, found_jaccard, roots, num_capped = kernels().resolve(
-        buckets, bucket_starts, of_document, shingles.hashes, shingles.starts[documents], shingles.stops[documents],
+    shingles = shingles_of(documents)
+    if compiled is None:
+        compiled = bool((np.diff(bucket_starts) ** 2).sum() > FEW_PAIRS)
+    kept_of, found_jaccard, roots, num_capped = kernels(compiled).resolve(
+        buckets, bucket_starts, of_document, shingles.hashes, shingles.starts, shingles.stops,
         int(np.searchsorted(documents, fixed)), threshold, MAX_CHECKS,
     )  # fmt: skip
     kept[documents] = np.where(kept_of >= 0, documents[kept_of], -1)

@@ -44,7 +44,7 @@ def _words(data: NDArray[np.uint8], bounds: I64, table: U32) -> tuple[U64, I64]:
     first[inner] = codes[inner] != 0
     last[inner - 1] = codes[inner - 1] != 0
     begin, end = np.flatnonzero(first), np.flatnonzero(last)
-    size = 1 << max(10, int(len(codes)).bit_length())
+    size = 1 << max(10, len(codes).bit_length())
     powers, inverse = _powers(BASE, size), _powers(pow(BASE, -1, 1 << 64), size)
     sums = np.zeros(len(codes) + 1, np.uint64)
     np.cumsum(codes * inverse[: len(codes)], out=sums[1:])

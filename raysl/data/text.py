@@ -39,7 +39,8 @@ def _repaired(text: str) -> str:
         return text
     import ftfy
 
-    return ftfy.fix_encoding(text)
+    repaired: str = ftfy.fix_encoding(text)
+    return repaired
 
 
 def normalize_column(texts: pa.ChunkedArray) -> pa.Array:

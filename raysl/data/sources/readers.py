@@ -9,7 +9,7 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any, BinaryIO, Protocol, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,10 +24,14 @@ PARAGRAPH = re.compile(r"\n[ \t]*\n\s*")
 class Columns(Protocol):
     """The part of FilesConfig that readers need."""
 
-    text_column: str
-    label_column: str | None
-    id_column: str | None
-    txt_unit: str
+    @property
+    def text_column(self) -> str: ...
+    @property
+    def label_column(self) -> str | None: ...
+    @property
+    def id_column(self) -> str | None: ...
+    @property
+    def txt_unit(self) -> str: ...
 
 
 def format_of(path: Path) -> str:
@@ -57,11 +61,11 @@ def columns_of(path: Path) -> list[str] | None:
     return None
 
 
-def opened(path: Path) -> IO[bytes]:
+def opened(path: Path) -> BinaryIO:
     if path.suffix == ".gz":
-        return gzip.open(path, "rb")
+        return cast(BinaryIO, gzip.open(path, "rb"))
     if path.suffix == ".zst":
-        return io.BufferedReader(pa.input_stream(str(path), compression="zstd"))
+        return cast(BinaryIO, io.BufferedReader(pa.input_stream(str(path), compression="zstd")))
     return open(path, "rb")
 
 

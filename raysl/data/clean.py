@@ -1,0 +1,103 @@
+"""One unit of work of `prepare`: read a partition, normalize, filter, take its prints. Plain Python; Ray only calls it."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raysl import storage
+from raysl.catalog import FILTERS, SOURCES
+from raysl.config import PluginConfig
+from raysl.data.filters import Filter, apply_filters
+from raysl.data.filters.base import Examples
+from raysl.data.prints import PrintSettings, make_prints, write_prints
+from raysl.data.sources import BadRows, Partition, Source
+from raysl.data.text import normalize_column
+from raysl.schema import ID, LABEL, RAW_DOCUMENT, REMOVED, TEXT
+
+ROWS, PRINTS, DROPPED, STATS = "rows.parquet", "prints.arrow", "dropped.parquet", "stats.json"
+EMPTY = "empty"
+
+
+@dataclass(frozen=True)
+class Cleaner:
+    """Everything a clean task needs besides its partition; it is pickled to the workers."""
+
+    source: PluginConfig
+    filters: tuple[PluginConfig, ...]
+    prints: PrintSettings
+    seed: int
+    compiled: bool
+
+    def __call__(self, partition: Partition, folder: Path) -> dict[str, Any]:
+        """Writes the clean rows of the partition to `folder` (whole or absent); returns and keeps the counts."""
+        source: Source = SOURCES.load(self.source.type)(self.source)
+        filters = [FILTERS.load(config.type)(config) for config in self.filters]
+        for one in filters:
+            one.examples.seed = self.seed
+        bad, kept, dropped = BadRows(), [RAW_DOCUMENT.empty_table()], [REMOVED.empty_table()]
+        empty, num_rows = Empty(self.seed), 0
+        for table in source.read(partition, bad):
+            num_rows += len(table)
+            good, removed = self._clean(table, filters, empty)
+            kept.append(good)
+            dropped.append(removed)
+        rows = pa.concat_tables(kept).combine_chunks()
+        dropped.insert(0, removed_rows(bad.ids, bad.reasons))
+        stats = self._stats([*filters, empty], bad, num_rows, rows)
+        with storage.atomic_path(folder) as temporary:
+            temporary.mkdir()
+            pq.write_table(rows, temporary / ROWS)
+            write_prints(make_prints(rows, self.prints, self.compiled), temporary / PRINTS)
+            pq.write_table(pa.concat_tables(dropped), temporary / DROPPED)
+            (temporary / STATS).write_text(json.dumps(stats))
+        return stats
+
+    def _clean(self, table: pa.Table, filters: Sequence[Filter], empty: "Empty") -> tuple[pa.Table, pa.Table]:
+        table = pa.table({ID: table[ID], TEXT: normalize_column(table[TEXT]), LABEL: table[LABEL]}, schema=RAW_DOCUMENT)
+        passed, reasons = apply_filters([empty, *filters], table)
+        lost = np.flatnonzero(~passed)
+        names = [reason for reason in reasons if reason is not None]
+        return table.filter(pa.array(passed)), removed_rows(table[ID].take(lost).to_pylist(), names)
+
+    def _stats(self, filters: Sequence[Filter], bad: BadRows, num_rows: int, rows: pa.Table) -> dict[str, Any]:
+        examples = Examples(self.seed)
+        dropped = bad.counts()
+        for one in filters:
+            examples.merge(one.examples.found)
+            for reason, count in one.dropped.items():
+                dropped[reason] = dropped.get(reason, 0) + count
+        for reason in bad.counts():
+            names = [name for name, other in zip(bad.ids, bad.reasons, strict=True) if other == reason]
+            examples.add(reason, pa.table({ID: names, TEXT: [""] * len(names)}))
+        return {"documents_in": num_rows + len(bad.ids), "bad": bad.counts(), "clean": len(rows), "dropped": dropped,
+                "text_bytes": rows[TEXT].nbytes, "examples": examples.found}  # fmt: skip
+
+
+class Empty(Filter):
+    """Nothing is left of the text after normalization."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(None)
+        self.examples.seed = seed
+
+    def keep(self, batch: pa.Table) -> dict[str, Any]:
+        return {EMPTY: np.array([bool(text) for text in batch[TEXT].to_pylist()], np.bool_)}
+
+
+def removed_rows(ids: Sequence[str], reasons: Sequence[str], kept_ids: Sequence[str] | None = None,
+                 jaccards: Sequence[float] | None = None) -> pa.Table:  # fmt: skip
+    """Rows of schema.REMOVED."""
+    nothing = [None] * len(ids)
+    columns = (ids, reasons, kept_ids or nothing, nothing if jaccards is None else jaccards)
+    arrays = [pa.array(values, field.type) for values, field in zip(columns, REMOVED, strict=True)]
+    return pa.Table.from_arrays(arrays, schema=REMOVED)
+
+
+def read_stats(folder: Path) -> dict[str, Any]:
+    return storage.read_json(folder / STATS)

@@ -1,0 +1,76 @@
+"""What every filter is: a test per named reason; the base counts what is dropped and keeps examples."""
+
+import heapq
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from raysl import storage
+from raysl.config import PluginConfig
+from raysl.schema import ID, TEXT
+
+Bools = NDArray[np.bool_]
+Example = tuple[str, str, str]
+"""Seeded rank, id, beginning of the text."""
+
+NUM_EXAMPLES = 10
+EXAMPLE_CHARS = 240
+
+
+class Filter:
+    """Base of all filters. A subclass names its reasons in `keep`; it sees every row of the batch."""
+
+    Config: ClassVar[type[PluginConfig]]
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+        self.dropped: dict[str, int] = {}
+        self.examples = Examples()
+
+    def keep(self, batch: pa.Table) -> Mapping[str, Bools]:
+        """Reason -> which rows of the batch (columns id, text, label) pass that test."""
+        raise NotImplementedError
+
+    def count(self, reason: str, batch: pa.Table, rows: NDArray[np.int64]) -> None:
+        if len(rows):
+            self.dropped[reason] = self.dropped.get(reason, 0) + len(rows)
+            self.examples.add(reason, batch.take(rows))
+
+
+class Examples:
+    """The rows of lowest seeded rank under each reason: the same ones however the rows are divided into batches."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.seed = seed
+        self.found: dict[str, list[Example]] = {}
+
+    def add(self, reason: str, rows: pa.Table) -> None:
+        ids, texts = rows[ID].to_pylist(), rows[TEXT].to_pylist()
+        ranked = [(storage.hash_text(f"{self.seed}:{name}")[:16], name, place) for place, name in enumerate(ids)]
+        chosen = [(rank, name, texts[place][:EXAMPLE_CHARS]) for rank, name, place in heapq.nsmallest(NUM_EXAMPLES, ranked)]
+        self.merge({reason: chosen})
+
+    def merge(self, other: Mapping[str, Sequence[Sequence[str]]]) -> None:
+        for reason, examples in other.items():
+            both = {*self.found.get(reason, []), *((rank, name, text) for rank, name, text in examples)}
+            self.found[reason] = heapq.nsmallest(NUM_EXAMPLES, both)
+
+
+def apply_filters(filters: Sequence[Filter], batch: pa.Table) -> tuple[Bools, list[str | None]]:
+    """Which rows pass all filters, and for each of the others the first reason in the order of the filters.
+
+    Every filter sees the whole batch, so that statistics are computed once for all of them.
+    """
+    passed = np.ones(len(batch), np.bool_)
+    reasons: list[str | None] = [None] * len(batch)
+    for one in filters:
+        for reason, keep in one.keep(batch).items():
+            rows = np.flatnonzero(passed & ~np.asarray(keep, np.bool_))
+            one.count(reason, batch, rows)
+            passed[rows] = False
+            for row in rows.tolist():
+                reasons[row] = reason
+    return passed, reasons

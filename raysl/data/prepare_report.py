@@ -1,0 +1,134 @@
+"""What `prepare` says of itself: report.json, removed.parquet, the drop table."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from raysl import storage
+from raysl.data.clean import DROPPED, STATS, read_stats
+from raysl.data.config import PrepareConfig
+from raysl.data.filters.base import Examples
+from raysl.errors import DataError
+from raysl.schema import LABEL, REMOVED, SPLITS, VALIDATION
+
+REPORT = "report.json"
+
+
+@dataclass(frozen=True)
+class PrepareReport:
+    """What goes into the manifest."""
+
+    counts: dict[str, Any]
+    metrics: dict[str, float]
+
+
+def check(config: PrepareConfig, stats: Sequence[Mapping[str, Any]]) -> None:
+    """Stops a run whose source is empty or mostly broken, or of which the filters leave nothing."""
+    where = str(getattr(config.source, "path", config.source.type))
+    total = sum(one["documents_in"] for one in stats)
+    bad = _summed(one["bad"] for one in stats)
+    dropped = _summed(one["dropped"] for one in stats)
+    if not total:
+        raise DataError(f"{where} holds no documents. Give prepare.source another path.")
+    if bad and sum(bad.values()) > config.max_bad_share * total:
+        raise DataError(
+            f"{where}: {sum(bad.values()):,} of {total:,} rows cannot be used ({_listed(bad)}), more than "
+            f"prepare.max_bad_share={config.max_bad_share}. Check the format and the column names of the source."
+        )
+    if not any(one["clean"] for one in stats):
+        reason = dropped.most_common(1)[0][0]
+        raise DataError(
+            f"{where}: nothing is left of {total:,} documents; most were dropped as '{reason}' ({_listed(dropped)}). "
+            f"Loosen that filter under prepare.filters."
+        )
+
+
+def write(folder: Path, units: Sequence[Path], plan: Path, seed: int, seconds: Mapping[str, float]) -> PrepareReport:
+    """Writes removed.parquet, label_conflicts.parquet and report.json from what the units left behind."""
+    clean = [read_stats(unit) for unit in units]
+    planned = read_stats(plan)
+    written = [storage.read_json(unit.with_name(unit.name.replace("clean-", "tokens-") + f".{STATS}")) for unit in units]
+    _write_removed(folder / "removed.parquet", units, plan)
+    with storage.atomic_path(folder / "label_conflicts.parquet") as temporary:
+        pq.write_table(pq.read_table(plan / "conflicts.parquet"), temporary)
+    splits = {split: _summed(one[split] for one in written) for split in SPLITS}
+    dropped = _summed([*(one["dropped"] for one in clean), planned["dropped"]])
+    counts = {
+        "documents_in": sum(one["documents_in"] for one in clean), "kept": planned["kept"],
+        "dropped": dict(sorted(dropped.items())),
+        "tokens": {split: splits[split]["tokens"] for split in SPLITS},
+        "documents": {split: splits[split]["documents"] for split in SPLITS},
+        "label_conflicts": planned["label_conflicts"], "vocab_size": _vocab_size(folder / "tokenizer.json"),
+    }  # fmt: skip
+    metrics = _token_metrics(splits)
+    examples = Examples(seed)
+    for one in [*clean, planned]:
+        examples.merge(one["examples"])
+    storage.write_json(folder / REPORT, {
+        **counts, "drop_rates": {reason: n / max(counts["documents_in"], 1) for reason, n in counts["dropped"].items()},
+        "examples": {reason: [{"id": name, "text": text} for _, name, text in rows] for reason, rows in examples.found.items()},
+        "labels": _label_counts(folder / "documents"), "token_statistics": {**metrics, "splits": splits},
+        "clusters": planned["clusters"], "comparisons_capped": planned["num_capped"], "seconds": dict(seconds),
+    })  # fmt: skip
+    return PrepareReport(counts, metrics)
+
+
+def _write_removed(path: Path, units: Sequence[Path], plan: Path) -> None:
+    with storage.atomic_path(path) as temporary, pq.ParquetWriter(temporary, REMOVED) as writer:
+        for part in [*(unit / DROPPED for unit in units), plan / "duplicates.parquet"]:
+            table = pq.read_table(part)
+            if len(table):
+                writer.write_table(table)
+
+
+def _summed(counts: Any) -> Counter[str]:
+    total: Counter[str] = Counter()
+    for one in counts:
+        total.update(one)
+    return total
+
+
+def _vocab_size(path: Path) -> int:
+    from tokenizers import Tokenizer
+
+    return int(Tokenizer.from_file(str(path)).get_vocab_size())
+
+
+def _token_metrics(splits: Mapping[str, Mapping[str, int]]) -> dict[str, float]:
+    """Measured on validation text, which the vocabulary was not trained on."""
+    held_out = splits[VALIDATION]
+    words = held_out["tokens"] - held_out["documents"]  # each document ends with [SEP]
+    if words <= 0:
+        return {}
+    return {"bytes_per_token": round(held_out["bytes"] / words, 4), "unknown_rate": round(held_out["unknown"] / words, 6)}
+
+
+def _label_counts(folder: Path) -> dict[str, int]:
+    counts: Counter[str] = Counter()
+    for part in sorted(folder.glob("part-*.parquet")):
+        values = pq.read_table(part, columns=[LABEL])[LABEL].drop_null().value_counts()
+        counts.update({row["values"]: row["counts"] for row in values.to_pylist()})
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{reason} {count:,}" for reason, count in sorted(counts.items(), key=lambda item: -item[1])[:5])
+
+
+def table(counts: Mapping[str, Any]) -> str:
+    """The drop table as text."""
+    total = max(counts["documents_in"], 1)
+    dropped = sorted(counts["dropped"].items(), key=lambda item: -item[1])
+    rows = [
+        ("documents in", counts["documents_in"]),
+        *((f"- {reason}", count) for reason, count in dropped),
+        ("kept", counts["kept"]),
+    ]
+    width = max(len(name) for name, _ in rows)
+    lines = [f"  {name:<{width}}  {count:>10,}  {count / total:>6.1%}" for name, count in rows]
+    tokens = ", ".join(f"{split} {count:,}" for split, count in counts["tokens"].items())
+    return "\n".join([*lines, f"  tokens: {tokens}; vocabulary {counts['vocab_size']:,}"])

@@ -1,0 +1,136 @@
+"""A subword vocabulary trained on the train split, and token shards of all splits."""
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from raysl import storage
+from raysl.data.clean import PRINTS, ROWS
+from raysl.data.config import TokenizerConfig
+from raysl.data.dedup import ROW
+from raysl.data.prints import mapped, write_prints
+from raysl.schema import CLUSTER, DOCUMENT, ID, LABEL, SPLIT, SPLITS, TEXT, TOKENIZED, TOKENS, TRAIN
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+"""Ids 0 to 4 of every vocabulary."""
+UNKNOWN, SEPARATOR = SPECIAL_TOKENS.index("[UNK]"), SPECIAL_TOKENS.index("[SEP]")
+
+
+def train_tokenizer(texts: Iterator[str], config: TokenizerConfig) -> "Tokenizer":
+    """The vocabulary depends on the texts alone, neither on their order nor on the number of threads."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+    steps: list[Any] = [normalizers.NFC(), *([normalizers.Lowercase()] if config.lowercase else [])]
+    options: dict[str, Any] = {
+        "vocab_size": config.vocab_size,
+        "special_tokens": list(SPECIAL_TOKENS),
+        "show_progress": False,
+    }
+    if config.type == "bpe":
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+        tokenizer.decoder = decoders.ByteLevel()
+        trainer: Any = trainers.BpeTrainer(initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), **options)
+    else:
+        tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        tokenizer.decoder = decoders.WordPiece()
+        trainer = trainers.WordPieceTrainer(limit_alphabet=1000, **options)
+    tokenizer.normalizer = normalizers.Sequence(steps)
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+@dataclass(frozen=True)
+class TokenizerTrainer:
+    """Everything the training task needs besides the units; it is pickled to a worker."""
+
+    config: TokenizerConfig
+    seed: int
+    train_bytes: int
+
+    def __call__(self, units: Sequence[Path], plan: Path, path: Path) -> dict[str, Any]:
+        """Writes tokenizer.json from (a seeded share of) the train split."""
+        tokenizer = train_tokenizer(self._texts(units, plan), self.config)
+        storage.write_text(path, tokenizer.to_str(pretty=True))
+        return {"vocab_size": tokenizer.get_vocab_size()}
+
+    def _texts(self, units: Sequence[Path], plan: Path) -> Iterator[str]:
+        share = self.config.max_training_mb * 1e6 / max(self.train_bytes, 1)
+        for number, unit in enumerate(units):
+            documents = planned_documents(unit, plan, number)
+            train = documents.filter(pc.equal(documents[SPLIT], TRAIN))
+            for name, text in zip(train[ID].to_pylist(), train[TEXT].to_pylist(), strict=True):
+                if share >= 1 or _draw(name, self.seed) < share:
+                    yield text
+
+
+def _draw(name: str, seed: int) -> float:
+    return int.from_bytes(hashlib.blake2b(f"tokenizer {seed}:{name}".encode(), digest_size=8).digest()) / 2**64
+
+
+def planned_documents(unit: Path, plan: Path, number: int) -> pa.Table:
+    """The documents of one unit that stay, schema.DOCUMENT."""
+    part = pq.read_table(plan / f"part-{number:05d}.parquet")
+    texts = pq.read_table(unit / ROWS, columns=[TEXT])[TEXT].take(part[ROW])
+    return pa.table(
+        {ID: part[ID], TEXT: texts, LABEL: part[LABEL], CLUSTER: part[CLUSTER], SPLIT: part[SPLIT]}, schema=DOCUMENT
+    )
+
+
+@dataclass(frozen=True)
+class TokenWriter:
+    """Writes what stays of one unit: documents, token shards of each split, index of prints. Pickled to the workers."""
+
+    folder: Path
+
+    def __call__(self, unit: Path, plan: Path, number: int, done: Path) -> dict[str, Any]:
+        """Every file is whole or absent; `done` is written last and holds the counts."""
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one core a task
+        from tokenizers import Tokenizer
+
+        tokenizer = Tokenizer.from_file(str(self.folder / "tokenizer.json"))
+        documents = planned_documents(unit, plan, number)
+        with storage.atomic_path(self.folder / "documents" / f"part-{number:05d}.parquet") as temporary:
+            pq.write_table(documents, temporary)
+        stats = {split: self._write_split(documents, split, tokenizer, number) for split in SPLITS}
+        self._write_index(unit, plan, number)
+        storage.write_json(done, stats)
+        return stats
+
+    def _write_split(self, documents: pa.Table, split: str, tokenizer: "Tokenizer", number: int) -> dict[str, int]:
+        own = documents.filter(pc.equal(documents[SPLIT], split))
+        tokens = tokenize(own[TEXT].to_pylist(), tokenizer)
+        values = tokens.values.to_numpy()
+        if len(own):
+            table = pa.table({ID: own[ID], LABEL: own[LABEL], TOKENS: tokens}, schema=TOKENIZED)
+            write_prints(table, self.folder / "tokens" / split / f"shard-{number:05d}.arrow")
+        num_bytes = sum(len(text.encode()) for text in own[TEXT].to_pylist())
+        return {"documents": len(own), "tokens": len(values), "bytes": num_bytes, "unknown": int((values == UNKNOWN).sum())}
+
+    def _write_index(self, unit: Path, plan: Path, number: int) -> None:
+        part = pq.read_table(plan / f"part-{number:05d}.parquet")
+        prints = mapped(unit / PRINTS).take(part[ROW])
+        for name in (ID, LABEL):
+            prints = prints.set_column(prints.schema.get_field_index(name), name, part[name])
+        write_prints(prints, self.folder / "dedup_index" / f"part-{number:05d}.arrow")
+
+
+def tokenize(texts: Sequence[str], tokenizer: "Tokenizer") -> pa.ListArray:
+    """Token ids of each text with [SEP] behind them, as one Arrow list column."""
+    encoded = tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+    rows = [np.array([*one.ids, SEPARATOR], np.int32) for one in encoded]
+    offsets = np.cumsum([0, *(len(row) for row in rows)], dtype=np.int32)
+    values = np.concatenate(rows) if rows else np.zeros(0, np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values))
