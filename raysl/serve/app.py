@@ -18,6 +18,7 @@ from raysl.progress import say
 from raysl.release.model_registry import production, version_folder
 from raysl.run_config import RunConfig, needed
 from raysl.serve.config import ServeConfig
+from raysl.serve.edge import PROXY_ENVIRONMENT
 from raysl.serve.listener import check_port
 from raysl.serve.service import Settings, load_tasks
 from raysl.serve.session import BundleSession
@@ -126,8 +127,11 @@ def deploy(service: ServiceHandle) -> None:
     from raysl.serve.deployment import application
 
     config = service.settings.config
-    location = "Disabled" if service.direct else "EveryNode"
-    ray_serve.start(proxy_location=location, http_options={"host": config.host, "port": config.port})
+    ray_serve.start(
+        proxy_location="Disabled" if service.direct else "EveryNode",
+        http_options={"host": config.host, "port": config.port},
+        controller_options={"runtime_env": {"env_vars": PROXY_ENVIRONMENT}},  # the proxies inherit it
+    )
     target = application(service.settings, service.direct, service.local)
     try:
         ray_serve.run(target, name=service.app, route_prefix="/")
