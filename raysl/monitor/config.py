@@ -1,8 +1,11 @@
 """Settings of `monitor` and `update`."""
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from raysl.config import AnySource, Config
+
+NUM_TESTS = 5
+"""Tests of one window at most: inputs, text length, confidence, predictions, accuracy."""
 
 
 class MonitorConfig(Config):
@@ -13,11 +16,23 @@ class MonitorConfig(Config):
     min_rows: int = Field(100, ge=20)
     """Fewer recorded requests give no verdict."""
     false_alarm_rate: float = Field(0.01, gt=0, lt=0.5)
-    """Share of windows without drift that may be called drift; thresholds are calibrated to it on the reference."""
-    num_null_windows: int = Field(200, ge=20)
-    """Windows drawn from the reference to calibrate the thresholds."""
+    """Share of windows without drift that may be called drift, over all tests together."""
+    num_null_windows: int = Field(1000, ge=20)
+    """Windows dealt at random from reference and window together; what happens to them sets the thresholds."""
     max_latency_ratio: float = Field(3.0, gt=1)
     """Median latency over the reference's from which speed counts as fallen."""
+    min_slow_ms: float = Field(100.0, ge=0)
+    """Median latency below which speed never counts as fallen, in ms: the reference knows no network and no queue."""
+
+    @model_validator(mode="after")
+    def _enough_null_windows(self) -> "MonitorConfig":
+        needed = int(NUM_TESTS / self.false_alarm_rate)
+        if self.num_null_windows < needed:
+            raise ValueError(
+                f"num_null_windows must be at least {needed} for a false_alarm_rate of {self.false_alarm_rate:g} over "
+                f"{NUM_TESTS} tests, got {self.num_null_windows}"
+            )
+        return self
 
 
 class UpdateConfig(Config):

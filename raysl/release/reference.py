@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from scipy.special import logsumexp
 from sklearn.metrics import accuracy_score, f1_score
 
 from raysl import schema, storage
+from raysl.metrics.latency import latency
 from raysl.release.bundle import CLASSIFIER, ENCODER, REFERENCE
 from raysl.release.runtime import Floats, Runner, softmax
 
@@ -83,8 +84,8 @@ def write_reference(folder: Path, runner: Runner, rows: pa.Table, classes: Seque
     )
     with storage.atomic_path(folder / REFERENCE) as temporary:
         pq.write_table(table, temporary, compression="zstd")
-    latency = {f"p{q}_ms": round(float(np.percentile(latencies, q)), 3) for q in (50, 95)}
-    return {"metrics": figures(labels, predictions, classes), "latency": latency, "temperature": temperature}
+    found = figures(labels, predictions, classes)
+    return {"metrics": found, "latency": asdict(latency(latencies)), "temperature": temperature}
 
 
 def fit_temperature(logits: Floats | None, labels: Sequence[str | None], classes: Sequence[str]) -> float:

@@ -18,8 +18,8 @@ Floats = npt.NDArray[np.float32]
 Tokens = npt.NDArray[np.int64]
 PAD, SEP = 0, 3
 """Ids of the special tokens in every tokenizer that `prepare` trains."""
-BATCH_TOKENS = 8192
-"""Tokens, padding included, that one call of the model reads."""
+BATCH_TOKENS = 2048
+"""Tokens, padding included, that one call of the model reads: what stays in a core's cache."""
 
 
 def open_session(path: Path) -> Any:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from tiny_run import make_run
 
 from raysl.errors import BundleError, ConfigError, StageError
 from raysl.release import model_registry
@@ -14,6 +15,11 @@ from raysl.release.reference import SCHEMA, figures, fit_temperature
 from raysl.release.release import release
 from raysl.release.runtime import Runner
 from raysl.run_config import RunConfig
+
+
+@pytest.fixture(scope="module")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    return make_run(tmp_path_factory.mktemp("runs") / "tiny")
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -94,8 +93,3 @@ def _write_models(folder: Path, runner: Runner, texts: list[str], labels: list[s
     load.save(classifier, folder / "finetune", load.describe(encoder))
     write_json(folder / "finetune" / "classes.json", {"classes": list(fitted.classes_)})
     return encoder
-
-
-@pytest.fixture(scope="module")
-def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
-    return make_run(tmp_path_factory.mktemp("runs") / "tiny")

@@ -1,0 +1,78 @@
+"""Rows of traffic, or of the reference, as the arrays that are compared."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from raysl import schema
+from raysl.release.bundle import CLASSIFIER, REFERENCE, Bundle
+from raysl.release.reference import answer
+from raysl.release.runtime import Runner
+
+LONGEST_TEXT = 10_000
+"""Characters; the service records no more of a text."""
+Numbers = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Window:
+    """Columns of the same rows; those that can be null are lists."""
+
+    embeddings: Numbers
+    text_lengths: Numbers
+    predictions: list[str | None]
+    confidences: list[float | None]
+    latencies_ms: list[float | None]
+    labels: list[str | None]
+
+    def __len__(self) -> int:
+        return len(self.text_lengths)
+
+
+def monitored_task(bundle: Bundle) -> str:
+    """The task whose requests are compared: their texts are of the kind the reference holds."""
+    return "classify" if bundle.has(CLASSIFIER) else "embed"
+
+
+def reference_window(bundle: Bundle) -> Window:
+    """The held-out rows that were kept at release."""
+    return _window(pq.read_table(bundle.path(REFERENCE)), bundle)
+
+
+def newest_window(records: pa.Table, bundle: Bundle, version: int, count: int) -> Window:
+    """The newest `count` recorded requests to the monitored task that `version` answered."""
+    chosen = pc.and_(pc.equal(records["task"], monitored_task(bundle)), pc.equal(records["version"], version))
+    records = records.filter(pc.and_(chosen, pc.is_valid(records[schema.TEXT]))).sort_by("time")
+    return _window(records.slice(max(0, records.num_rows - count)), bundle)
+
+
+def _window(rows: pa.Table, bundle: Bundle) -> Window:
+    columns: dict[str, list[Any]] = {
+        name: rows[name].to_pylist() for name in ("text", "prediction", "confidence", "latency_ms", "label")
+    }
+    return Window(
+        embeddings=_embeddings(rows, bundle),
+        text_lengths=np.array([min(len(text), LONGEST_TEXT) for text in columns["text"]], np.float64),
+        predictions=columns["prediction"],
+        confidences=columns["confidence"],
+        latencies_ms=columns["latency_ms"],
+        labels=columns["label"],
+    )
+
+
+def _embeddings(rows: pa.Table, bundle: Bundle) -> Numbers:
+    """Recorded embeddings; where one is absent the bundle embeds the text again."""
+    recorded = rows["embedding"].to_pylist()
+    found = np.zeros((len(recorded), bundle.width))
+    absent = [place for place, embedding in enumerate(recorded) if embedding is None or len(embedding) != bundle.width]
+    for place in set(range(len(recorded))) - set(absent):
+        found[place] = recorded[place]
+    if absent:
+        texts = rows[schema.TEXT].take(absent).to_pylist()
+        found[absent] = answer(Runner.of(bundle), texts, bundle.has(CLASSIFIER)).embeddings
+    return found
