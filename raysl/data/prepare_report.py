@@ -70,11 +70,16 @@ def write(folder: Path, units: Sequence[Path], plan: Path, seed: int, seconds: M
         examples.merge(one["examples"])
     storage.write_json(folder / REPORT, {
         **counts, "drop_rates": {reason: n / max(counts["documents_in"], 1) for reason, n in counts["dropped"].items()},
-        "examples": {reason: [{"id": name, "text": text} for _, name, text in rows] for reason, rows in examples.found.items()},
+        "examples": {reason: [_example(row) for row in rows] for reason, rows in examples.found.items()},
         "labels": _label_counts(folder / "documents"), "token_statistics": {**metrics, "splits": splits},
         "clusters": planned["clusters"], "comparisons_capped": planned["num_capped"], "seconds": dict(seconds),
     })  # fmt: skip
     return PrepareReport(counts, metrics)
+
+
+def _example(row: Sequence[str]) -> dict[str, str]:
+    _, name, text = row
+    return {"id": name, "text": text}
 
 
 def _write_removed(path: Path, units: Sequence[Path], plan: Path) -> None:
