@@ -1,5 +1,6 @@
 """Shared fixtures: one Ray cluster per module, without a dashboard."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import pytest
 import yaml
 
 from raysl import cluster
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors: threads that wait for each other cost six times more
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ LAYERS = {
     "data": {"run_config"},
     "objectives": {"models", "data"},
     "train": {"objectives", "models", "data", "metrics", "checkpoint", "run_config"},
-    "evaluation": {"objectives", "models", "data", "metrics", "checkpoint", "run_config"},
+    "evaluation": {"train.classify", "objectives", "models", "data", "metrics", "checkpoint", "run_config"},
     "release": {"objectives", "models", "data", "metrics", "checkpoint", "run_config"},
     "serve": {"release", "data", "metrics", "monitor.recorder", "run_config"},
     "monitor": {"release", "data", "metrics", "run_config"},
@@ -33,7 +33,7 @@ LAYERS = {
     "cli": {"run", "run_config"},
 }  # fmt: skip
 RAY = {
-    "cluster", "data.pipeline", "data.distributed", "train.run", "evaluation.features", "serve.app", "serve.deployment",
+    "cluster", "data.pipeline", "data.distributed", "train.run", "evaluation.suite", "serve.app", "serve.deployment",
 }  # fmt: skip
 NO_TORCH = ("serve", "data", "monitor", "metrics", "report")
 

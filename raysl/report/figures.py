@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from raysl.report.contents import FewLabel
 
 COLOURS = ("#2563a8", "#d97706", "#3f8f5b", "#a63d57", "#6b5ca5", "#777777")
+NAME_CHARS = 24
 SETTINGS = {"svg.fonttype": "none", "svg.hashsalt": "raysl", "font.family": "sans-serif", "font.size": 9.0}
 
 
@@ -47,7 +48,8 @@ def few_label_bars(rows: Sequence[FewLabel]) -> str:
 
 def confusion_matrix(classes: Sequence[str], matrix: Sequence[Sequence[int]]) -> str:
     """Rows are the true classes, columns the predicted ones; shade is the share of the row."""
-    side = 1.8 + 0.34 * len(classes)
+    names = [name if len(name) <= NAME_CHARS else name[: NAME_CHARS - 1] + "…" for name in classes]
+    side = 1.0 + 0.08 * max(map(len, names)) + 0.34 * len(names)
     figure, axes = _figure(side + 0.6, side)
     shares = [[count / max(sum(row), 1) for count in row] for row in matrix]
     axes.pcolormesh(shares, cmap="Blues", vmin=0, vmax=1, edgecolors="#ffffff", linewidth=0.5)
@@ -57,8 +59,8 @@ def confusion_matrix(classes: Sequence[str], matrix: Sequence[Sequence[int]]) ->
                 axes.text(j + 0.5, i + 0.5, f"{count}", ha="center", va="center", fontsize=7,
                           color="white" if shares[i][j] > 0.6 else "black")  # fmt: skip
     places = [i + 0.5 for i in range(len(classes))]
-    axes.set_xticks(places, list(classes), rotation=60, ha="right", rotation_mode="anchor", parse_math=False)
-    axes.set_yticks(places, list(classes), parse_math=False)
+    axes.set_xticks(places, names, rotation=60, ha="right", rotation_mode="anchor", parse_math=False)
+    axes.set_yticks(places, names, parse_math=False)
     axes.invert_yaxis()
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")

@@ -1,0 +1,106 @@
+"""Writes docs/config.md from the config classes: `python docs/generate_config.py`. A test holds that it is up to date."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from raysl.catalog import CATALOGS
+from raysl.config import PluginConfig
+from raysl.run_config import RunConfig
+
+PAGE = Path(__file__).with_name("config.md")
+HEAD = """\
+# Every key of a YAML
+
+One YAML is one run; each section is one stage, and a section that is absent is a stage the run does not have. A key is
+overridden on the command line by its full path: `raysl pretrain configs/smoke/bert.yaml pretrain.max_steps=100`.
+Unknown keys are errors. This page is written by `python docs/generate_config.py`; do not edit it.
+"""
+
+
+def page() -> str:
+    lines = [HEAD, "## The run", "", *_table(RunConfig)]
+    for name, config in _sections(RunConfig):
+        lines += ["", f"## {name}", "", _doc(config), "", *_table(config)]
+    for catalog in CATALOGS:
+        lines += ["", f"## Catalog: {catalog.kind}", "", f"`type:` of a {catalog.kind}, or `module:Class` of your own code."]
+        for name in catalog.entries:
+            config = catalog.config(name)
+            lines += ["", f"### {catalog.kind}: {name}", "", _doc(config), "", *_table(config)]
+    return "\n".join(lines) + "\n"
+
+
+def _sections(config: type[BaseModel], path: str = "") -> Iterator[tuple[str, type[BaseModel]]]:
+    for name, field in config.model_fields.items():
+        inner = _config_class(field.annotation)
+        if inner is not None:
+            yield f"{path}{name}", inner
+            yield from _sections(inner, f"{path}{name}.")
+
+
+def _config_class(annotation: Any) -> type[BaseModel] | None:
+    """The section a field holds; a block that a catalog names is none."""
+    for part in (annotation, *get_args(annotation)):
+        if isinstance(part, type) and issubclass(part, BaseModel) and not issubclass(part, PluginConfig):
+            return part
+    return None
+
+
+def _table(config: type[BaseModel]) -> list[str]:
+    rows = [
+        f"| `{name}` | {_type(field)} | {_default(field)} | {_clean(field.description)} |"
+        for name, field in config.model_fields.items()
+        if not (name == "type" and issubclass(config, PluginConfig)) and _config_class(field.annotation) is None
+    ]
+    return ["| key | values | default | meaning |", "|---|---|---|---|", *rows] if rows else ["No keys of its own."]
+
+
+def _type(field: FieldInfo) -> str:
+    signs = (("gt", ">"), ("ge", ">="), ("lt", "<"), ("le", "<="))
+    limits = [f"{sign} {getattr(m, name):g}" for m in field.metadata for name, sign in signs if hasattr(m, name)]
+    patterns = [m.pattern.strip("^$()").replace("|", ", ") for m in field.metadata if getattr(m, "pattern", None)]
+    return (", ".join(patterns) or " ".join([_name(field.annotation), *limits])).replace("|", "\\|")
+
+
+def _name(annotation: Any) -> str:
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return ", ".join(map(str, inner))
+    if origin is Annotated:
+        return _name(inner[0])
+    if origin in (Union, UnionType):
+        return " or ".join("null" if part is type(None) else _name(part) for part in inner)
+    if origin is tuple:
+        return "list of " + _name(inner[0])
+    if isinstance(annotation, type) and issubclass(annotation, PluginConfig):
+        return "name or mapping with `type`"
+    return {"str": "text", "int": "integer", "float": "number", "bool": "true, false"}.get(
+        annotation.__name__, str(annotation)
+    )
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "needed"
+    default = field.get_default(call_default_factory=True)
+    return (
+        "`[]`"
+        if default == ()
+        else f"`{str(default).lower() if isinstance(default, bool) else default}`".replace("None", "null")
+    )
+
+
+def _doc(config: type[BaseModel]) -> str:
+    return _clean(config.__doc__)
+
+
+def _clean(text: str | None) -> str:
+    return " ".join((text or "").split()).replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
