@@ -1,6 +1,6 @@
 """The three blocks of CONTRIBUTING.md, as they stand there, in modules outside the package."""
 
-import importlib.util
+import importlib
 import re
 import sys
 from pathlib import Path
@@ -90,12 +90,7 @@ def test_objective_trains_in_the_one_loop(config: RunConfig, tmp_path: Path) -> 
 
 def test_task_answers_from_a_bundle(config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(ROOT / "tests" / "serve")
-    spec = importlib.util.spec_from_file_location("serve_conftest", ROOT / "tests" / "serve" / "conftest.py")
-    assert spec is not None
-    assert spec.loader is not None
-    helper = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(helper)
-    session = BundleSession.open(helper.make_bundle(tmp_path / "bundle"))
+    session = BundleSession.open(importlib.import_module("tiny_bundle").make_bundle(tmp_path / "bundle"))
     assert config.serve is not None
     task = TASKS.load(config.serve.tasks[1].type)(session, config.serve.tasks[1])
     pairs = [("apple", "banana"), ("apple", "hammer")]
