@@ -45,6 +45,11 @@ class Objective(nn.Module):
         super().__init__()
         self.config, self.encoder = config, encoder
 
+    def leave_out(self, *parts: nn.Module | nn.Parameter) -> None:
+        """Takes parts of the encoder that this loss does not reach out of training; DDP would wait for their gradients."""
+        for part in parts:
+            part.requires_grad_(False)
+
     @property
     def row_length(self) -> int:
         """Tokens of one row at most."""

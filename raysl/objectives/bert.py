@@ -19,6 +19,10 @@ class Bert(Objective):
     Config = BertConfig
     encoder: BertModel
 
+    def __init__(self, config: BertConfig, encoder: BertModel) -> None:
+        super().__init__(config, encoder)
+        self.leave_out(encoder.pool_weight)
+
     def collate(self, rows: Sequence[Tokens], uniform: Uniform) -> Batch:
         tokens = pad(rows, self.row_length)
         inputs, labels = mask_tokens(tokens, self.config.mask_share, self.encoder.vocab_size, uniform(3 * self.row_length))

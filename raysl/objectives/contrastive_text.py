@@ -12,6 +12,7 @@ from torch import Tensor
 
 from raysl.data.shards import RowKind, Tokens
 from raysl.models.text import Bert as BertModel
+from raysl.models.text import TextEncoder
 from raysl.objectives.base import Batch, Objective, StepOutput, Uniform, as_tensors
 from raysl.objectives.config import ContrastiveTextConfig
 from raysl.objectives.contrast import nt_xent_sum
@@ -25,6 +26,11 @@ class ContrastiveText(Objective):
     Config = ContrastiveTextConfig
     row_kind: ClassVar[RowKind] = "documents"
     splits_batch: ClassVar[bool] = False
+
+    def __init__(self, config: ContrastiveTextConfig, encoder: TextEncoder) -> None:
+        super().__init__(config, encoder)
+        if isinstance(encoder, BertModel) and not config.hidden_words_weight:
+            self.leave_out(encoder.head, encoder.head_norm, encoder.head_bias)
 
     @property
     def min_tokens(self) -> int:

@@ -19,6 +19,10 @@ class Gpt(Objective):
     Config = GptConfig
     encoder: GptModel
 
+    def __init__(self, config: GptConfig, encoder: GptModel) -> None:
+        super().__init__(config, encoder)
+        self.leave_out(encoder.pool_weight)
+
     def collate(self, rows: Sequence[Tokens], uniform: Uniform) -> Batch:
         tokens = pad(rows, self.row_length)
         documents = document_numbers(tokens, SEP)

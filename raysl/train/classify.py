@@ -122,4 +122,4 @@ def _step(
     torch.nn.utils.clip_grad_norm_(classifier.parameters(), schedule.max_gradient_norm)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return float(loss)
+    return loss.item()

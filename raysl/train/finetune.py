@@ -66,7 +66,7 @@ def finetune_rows(
     targets = np.array([place[label] for label in labels], np.int64)
     rows = tokenize(tokenizer_path, texts, settings.max_tokens)
     encoder, description = models.load_encoder(encoder_folder)
-    torch.set_num_threads(max(1, torch.get_num_threads()))
+    torch.set_num_threads(1)  # two threads on two busy cores are many times slower than one
     with Progress("finetune", max(settings.epochs, 1), "epochs") as progress:
 
         def on_epoch(epoch: int, loss: float) -> None:

@@ -57,7 +57,7 @@ class Trainer:
             module = cast(nn.Module, torch.compile(module))
         if self.world.size == 1:
             return module
-        return DistributedDataParallel(module, broadcast_buffers=False, gradient_as_bucket_view=True)
+        return DistributedDataParallel(module, gradient_as_bucket_view=True)
 
     def run(self) -> dict[str, float]:
         """Trains; returns the last held-out metrics. Raises TrainingError on a loss that is no number."""

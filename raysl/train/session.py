@@ -46,7 +46,8 @@ def build_objective(config: RunConfig) -> Objective:
 def train_rank(job: TrainJob, world: World, send: Callable[[dict[str, Any]], object] = lambda _: None) -> dict[str, Any]:
     """Trains this rank to the end; rank 0 writes metrics.jsonl and the model, and returns the last metrics."""
     config = job.config
-    torch.set_num_threads(1 if world.device.type == "cpu" and world.size > 1 else torch.get_num_threads())
+    if world.device.type == "cpu":
+        torch.set_num_threads(1)  # two threads on two busy cores are many times slower than one
     objective = build_objective(config)
     folder = config.folder / PREPARE / "tokens"
     rows = TokenRows(folder / "train", objective.row_kind, objective.row_length, objective.min_tokens)

@@ -1,0 +1,171 @@
+"""What each pretext task hides, predicts and must not leak (the ten checks of the field, single-process part)."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from raysl.models.config import BertConfig, GptConfig
+from raysl.models.text import CLS, MASK, PAD, SEP, Bert, Gpt
+from raysl.objectives.base import document_numbers, pad
+from raysl.objectives.bert import Bert as BertObjective
+from raysl.objectives.config import BertConfig as BertObjectiveConfig
+from raysl.objectives.config import ContrastiveTextConfig
+from raysl.objectives.config import GptConfig as GptObjectiveConfig
+from raysl.objectives.contrast import nt_xent_sum
+from raysl.objectives.contrastive_text import ContrastiveText
+from raysl.objectives.gpt import Gpt as GptObjective
+from raysl.objectives.masking import IGNORED, mask_tokens
+from raysl.objectives.views import two_spans
+
+VOCAB = 60
+
+
+def uniform_of(rows: int, seed: int = 0):
+    generator = np.random.default_rng(seed)
+    return lambda count: generator.random((rows, count))
+
+
+def encoder(kind: type, config: type, **settings: object):
+    torch.manual_seed(0)
+    return kind(config(width=32, num_heads=4, num_layers=2, context_length=16, **settings), VOCAB).eval()
+
+
+def test_masking_hides_the_share_it_says_and_never_special_tokens() -> None:
+    tokens = np.random.default_rng(0).integers(0, 1000, (200, 1000))
+    inputs, labels = mask_tokens(tokens, 0.15, 1000, np.random.default_rng(1).random((200, 3000)))
+    chosen, ordinary = labels != IGNORED, tokens >= 5
+    assert not (chosen & ~ordinary).any()
+    assert chosen.sum() / ordinary.sum() == pytest.approx(0.15, abs=0.003)
+    assert (labels[chosen] == tokens[chosen]).all()
+    assert (inputs[~chosen] == tokens[~chosen]).all()
+    hidden, swapped = inputs[chosen] == MASK, (inputs[chosen] != MASK) & (inputs[chosen] != tokens[chosen])
+    assert hidden.mean() == pytest.approx(0.8, abs=0.01)
+    assert swapped.mean() == pytest.approx(0.1, abs=0.01)
+    assert (inputs[chosen][swapped] >= 5).all()
+
+
+def test_document_numbers_change_after_each_separator() -> None:
+    assert document_numbers(np.array([[7, SEP, 8, 9, SEP, 6]]), SEP).tolist() == [[0, 0, 1, 1, 1, 2]]
+
+
+@pytest.mark.parametrize(("kind", "config"), [(Bert, BertConfig), (Gpt, GptConfig)])
+def test_a_packed_document_does_not_see_its_neighbour_and_positions_restart(kind: type, config: type) -> None:
+    model = encoder(kind, config)
+    alone = torch.tensor([[20, 21, 22, SEP]])
+    packed = torch.tensor([[10, 11, 12, 13, SEP, 20, 21, 22, SEP]])
+    numbers = torch.from_numpy(document_numbers(packed.numpy(), SEP))
+    with torch.no_grad():
+        vectors = model.encode(packed, numbers)
+        changed = packed.clone()
+        changed[0, 1] = 40
+        assert torch.equal(model.encode(changed, numbers)[0, 5:], vectors[0, 5:])
+        torch.testing.assert_close(vectors[:, 5:], model.encode(alone, torch.zeros_like(alone)), atol=1e-6, rtol=1e-5)
+
+
+def test_gpt_does_not_see_what_comes_after() -> None:
+    model = encoder(Gpt, GptConfig)
+    tokens = torch.arange(10, 20)[None]
+    changed = tokens.clone()
+    changed[0, 6] = 50
+    with torch.no_grad():
+        before, after = model.encode(tokens, torch.zeros_like(tokens)), model.encode(changed, torch.zeros_like(tokens))
+    assert torch.equal(before[0, :6], after[0, :6])
+    assert not torch.equal(before[0, 6:], after[0, 6:])
+
+
+def test_cached_generation_equals_the_whole_sequence() -> None:
+    model = encoder(Gpt, GptConfig)
+    tokens = torch.arange(10, 20)[None]
+    with torch.no_grad():
+        whole = model.vocabulary_logits(model.encode(tokens, torch.zeros_like(tokens)))[:, -1]
+        past = torch.zeros(2, 1, 4, 0, 8)
+        logits, keys, values = model.forward_cached(tokens[:, :7], past, past)
+        for place in range(7, 10):
+            logits, keys, values = model.forward_cached(tokens[:, place : place + 1], keys, values)
+    torch.testing.assert_close(logits, whole, atol=1e-5, rtol=1e-5)
+    assert keys.shape == (2, 1, 4, 10, 8)
+
+
+def test_gpt_predicts_no_document_border_and_no_padding() -> None:
+    objective = GptObjective(GptObjectiveConfig(), encoder(Gpt, GptConfig))
+    batch = objective.collate([np.array([10, 11, SEP, 12, 13, SEP], np.int32)], uniform_of(1))
+    assert batch["labels"][0, :6].tolist() == [11, SEP, IGNORED, 13, SEP, IGNORED]
+    assert (batch["labels"][0, 6:] == IGNORED).all()
+    assert objective.targets(batch).tolist() == [4]
+
+
+def test_packed_loss_is_the_mean_over_documents_run_alone() -> None:
+    objective = GptObjective(GptObjectiveConfig(), encoder(Gpt, GptConfig))
+    documents = [[10, 11, 12, SEP], [20, 21, SEP]]
+    packed = objective.collate([np.array(sum(documents, []), np.int32)], uniform_of(1))
+    alone = [objective.collate([np.array(document, np.int32)], uniform_of(1)) for document in documents]
+    total = sum(objective.targets(batch) for batch in alone)
+    with torch.no_grad():
+        together = objective(packed, objective.targets(packed)).loss
+        apart = sum(objective(batch, total).loss for batch in alone)
+    assert together == pytest.approx(float(apart), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("objective", "expected"),
+    [
+        (GptObjective(GptObjectiveConfig(), encoder(Gpt, GptConfig)), math.log(VOCAB)),
+        (BertObjective(BertObjectiveConfig(mask_share=0.5), encoder(Bert, BertConfig)), math.log(VOCAB)),
+    ],
+)
+def test_untrained_loss_is_that_of_guessing(objective: torch.nn.Module, expected: float) -> None:
+    generator = np.random.default_rng(0)
+    rows = [generator.integers(5, VOCAB, 16).astype(np.int32) for _ in range(32)]
+    batch = objective.collate(rows, uniform_of(32))
+    with torch.no_grad():
+        assert float(objective(batch, objective.targets(batch)).loss) == pytest.approx(expected, rel=0.05)
+
+
+def test_contrast_of_unrelated_views_is_that_of_guessing() -> None:
+    generator = torch.Generator().manual_seed(0)
+    first, second = (torch.nn.functional.normalize(torch.randn(64, 4096, generator=generator), dim=-1) for _ in range(2))
+    loss = float(nt_xent_sum(first, second, 1.0)) / 128
+    assert loss == pytest.approx(math.log(2 * 64 - 1), rel=0.01)
+
+
+def test_contrast_by_hand() -> None:
+    """Two rows whose views agree: similarity 1 to the other view, 0 to the two negatives."""
+    first = torch.eye(2)
+    expected = -math.log(math.e / (math.e + 2))
+    assert float(nt_xent_sum(first, first.clone(), 1.0)) / 4 == pytest.approx(expected, abs=1e-6)
+
+
+def test_spans_come_from_one_document_and_do_not_overlap() -> None:
+    documents = [np.arange(100, 100 + size, dtype=np.int32) for size in (16, 40, 300)]
+    first, second = two_spans(documents, 32, np.random.default_rng(0).random((3, 3)))
+    for row, document in enumerate(documents):
+        size = min(32, len(document) // 2)
+        a, b = set(first[row][first[row] > 0]), set(second[row][second[row] > 0])
+        assert len(a) == len(b) == size
+        assert not a & b
+        assert (a | b) <= set(document)
+
+
+def test_hidden_words_add_a_second_part_to_the_contrast() -> None:
+    config = ContrastiveTextConfig(span_length=8, hidden_words_weight=0.5, hidden_words_rows=1.0)
+    objective = ContrastiveText(config, encoder(Bert, BertConfig))
+    rows = [np.random.default_rng(n).integers(5, VOCAB, 30).astype(np.int32) for n in range(8)]
+    batch = objective.collate(rows, uniform_of(8))
+    output = objective(batch, objective.targets(batch))
+    parts = {name: float(value) for name, value in output.metrics.items()}
+    assert output.loss.item() == pytest.approx(parts["contrast"] + 0.5 * parts["hidden_words"], abs=1e-5)
+
+
+def test_embedding_ignores_padding_and_reads_long_documents_in_windows() -> None:
+    model = encoder(Bert, BertConfig)
+    short = np.array([10, 11, 12, SEP], np.int32)
+    with torch.no_grad():
+        alone = model.embed(torch.from_numpy(pad([short])))
+        beside = model.embed(torch.from_numpy(pad([short, np.arange(5, 45, dtype=np.int32)])))
+        long = model.embed(torch.full((1, 40), CLS))
+    torch.testing.assert_close(alone[0], beside[0], atol=1e-6, rtol=1e-5)
+    assert float(alone.norm()) == pytest.approx(1.0, abs=1e-5)
+    assert torch.isfinite(long).all()
+    assert torch.isfinite(model.embed(torch.full((1, 4), PAD))).all()

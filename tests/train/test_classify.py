@@ -1,0 +1,51 @@
+import numpy as np
+import pytest
+import torch
+
+from raysl.models.config import BertConfig
+from raysl.models.text import SEP, Bert
+from raysl.train.classify import batches_by_length, embed, finetune_classifier, fit_probe, predict
+from raysl.train.config import FinetuneConfig
+from tests.token_shards import random_documents
+
+ROWS = [np.array([*document, SEP], np.int32) for document in random_documents(60)]
+TARGETS = np.arange(60) % 5
+
+
+def encoder() -> Bert:
+    torch.manual_seed(0)
+    return Bert(BertConfig(width=32, num_heads=2, num_layers=1, context_length=16), 50)
+
+
+def test_every_row_is_in_one_batch_of_like_length() -> None:
+    places = np.concatenate(list(batches_by_length(ROWS)))
+    assert sorted(places) == list(range(60))
+    lengths = [len(ROWS[place]) for place in places]
+    assert lengths == sorted(lengths)
+
+
+def test_batching_does_not_change_an_embedding() -> None:
+    model = encoder()
+    together = embed(model, ROWS)
+    alone = np.concatenate([embed(model, [row]) for row in ROWS])
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("num_present", [1, 2, 5])
+def test_probe_predicts_its_rows_and_never_an_absent_class(num_present: int) -> None:
+    targets = TARGETS % num_present
+    embeddings = np.eye(5, dtype=np.float32)[targets]
+    weight, bias = fit_probe(embeddings, targets, num_classes=6, strength=10.0)
+    assert (embeddings @ weight.T + bias).argmax(1).tolist() == targets.tolist()
+
+
+def test_fine_tuning_starts_at_the_probe_and_improves_on_it() -> None:
+    probe = finetune_classifier(encoder(), ROWS, TARGETS, 5, FinetuneConfig(epochs=0), seed=0)
+    weight, bias = fit_probe(embed(encoder(), ROWS), TARGETS, 5, FinetuneConfig().probe_strength)
+    np.testing.assert_allclose(predict(probe, ROWS), embed(encoder(), ROWS) @ weight.T + bias, atol=1e-4)
+    losses: list[float] = []
+    settings = FinetuneConfig(epochs=15, learning_rate=3e-3, batch_size=16)
+    tuned = finetune_classifier(encoder(), ROWS, TARGETS, 5, settings, 0, lambda _, loss: losses.append(loss))
+    assert losses[-1] < 0.5 * losses[0]
+    fresh = [np.array([*document, SEP], np.int32) for document in random_documents(50, seed=9)]
+    assert (predict(tuned, fresh).argmax(1) == np.arange(50) % 5).mean() > 0.9
