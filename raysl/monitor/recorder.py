@@ -158,7 +158,7 @@ class Recorder:
             return
         try:
             files.append(rows)
-        except (OSError, pa.ArrowException) as error:
+        except (OSError, ValueError, TypeError, pa.ArrowException) as error:  # disk, or a task that answers odd values
             self.dropped += len(rows)
             logger.warning("%d records lost (%d in all): %s", len(rows), self.dropped, error)
 
@@ -173,7 +173,7 @@ def _stored(row: Record | Label, max_text_chars: int) -> dict[str, Any]:
     stored = {name: getattr(row, name) for name in row.__slots__}
     stored["time"] = int(row.time * 1e6)
     if isinstance(row, Record):
-        stored["text"] = row.text[:max_text_chars]
+        stored["text"] = row.text[:max_text_chars].encode("utf-8", "replace").decode()  # a lone surrogate becomes `?`
     return stored
 
 

@@ -14,7 +14,7 @@ Headers = Mapping[bytes, bytes]
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 BODY = "body"
-MAX_DRAINED_BYTES = 16 << 20
+MAX_DRAINED_BYTES = 64 << 20
 """Bytes of a body too large that are read and thrown away, so that the client gets to read the answer."""
 MAX_ERRORS = 10
 _PLAIN_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
@@ -52,6 +52,8 @@ def check_headers(headers: Headers, max_bytes: int) -> bool:
 async def read_body(receive: Any, headers: Headers, max_bytes: int) -> bytes:
     """The body, never more than `max_bytes` of it in memory; HttpError 413 above, whatever Content-Length said."""
     too_long = not check_headers(headers, max_bytes)
+    if too_long and headers.get(b"expect", b"").lower() == b"100-continue":  # the client waits with the body; curl does
+        raise _too_large(max_bytes)
     parts: list[bytes] = []
     total = 0
     while total <= MAX_DRAINED_BYTES:
@@ -68,8 +70,12 @@ async def read_body(receive: Any, headers: Headers, max_bytes: int) -> bytes:
         if not message.get("more_body", False):
             break
     if too_long:
-        raise HttpError(413, [(BODY, f"is larger than the {max_bytes} bytes allowed")], {"connection": "close"})
+        raise _too_large(max_bytes)
     return b"".join(parts)
+
+
+def _too_large(max_bytes: int) -> HttpError:
+    return HttpError(413, [(BODY, f"is larger than the {max_bytes} bytes allowed")], {"connection": "close"})
 
 
 def parse(model: type[ModelT], body: bytes, context: Mapping[str, Any]) -> ModelT:

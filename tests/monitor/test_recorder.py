@@ -1,0 +1,192 @@
+"""Records are whole files within bounds, and nothing that happens to the disk reaches a request."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from raysl.monitor import recorder
+from raysl.monitor.recorder import Label, Record, Recorder, read_records, row_files
+
+
+def _record(name: str, seconds: float = 0.0, text: str = "abc") -> Record:
+    vector = np.array([1, 0], np.float32)
+    return Record(name, 1e9 + seconds, "classify", text, 2.0, 1.0, 1, "tool", 0.9, vector)
+
+
+def _recorder(folder: Path, writer: str = "a", **options: float) -> Recorder:
+    return Recorder(folder, writer, **({"flush_seconds": 3600} | options))  # flushed by hand
+
+
+def _names(folder: Path) -> list[str]:
+    return list(read_records(folder)["request_id"].to_pylist())
+
+
+def test_reads_back_what_was_recorded_newest_last(tmp_path: Path) -> None:
+    first, second = _recorder(tmp_path, "a"), _recorder(tmp_path, "b")
+    first.record(_record("late", 2))
+    second.record(_record("early", 1))
+    first.close()
+    second.close()
+    rows = read_records(tmp_path).to_pylist()
+    assert [row["request_id"] for row in rows] == ["early", "late"]
+    assert rows[0]["embedding"] == [1, 0]
+    assert (rows[0]["time"].timestamp(), rows[0]["prediction"], rows[0]["label"]) == (1e9 + 1, "tool", None)
+
+
+def test_the_last_label_of_a_request_wins(tmp_path: Path) -> None:
+    writer = _recorder(tmp_path)
+    for name in ("a", "b"):
+        writer.record(_record(name))
+    writer.record(Label("a", 5.0, "animal"))
+    writer.record(Label("a", 4.0, "fruit"))
+    writer.record(Label("unknown", 4.0, "fruit"))
+    writer.close()
+    assert read_records(tmp_path)["label"].to_pylist() == ["animal", None]
+
+
+def test_a_run_without_records_has_an_empty_table(tmp_path: Path) -> None:
+    table = read_records(tmp_path)
+    assert len(table) == 0
+    assert {"request_id", "text", "embedding", "label"} <= set(table.column_names)
+
+
+def test_long_texts_are_cut(tmp_path: Path) -> None:
+    writer = _recorder(tmp_path, max_text_chars=4)
+    writer.record(_record("a", text="ünïcodé"))
+    writer.close()
+    assert read_records(tmp_path)["text"].to_pylist() == ["ünïc"]
+
+
+def test_a_lone_surrogate_in_a_text_is_replaced(tmp_path: Path) -> None:
+    writer = _recorder(tmp_path)
+    writer.record(_record("a", text="x\ud800"))
+    writer.close()
+    assert read_records(tmp_path)["text"].to_pylist() == ["x?"]
+
+
+def test_a_row_of_a_wrong_type_stops_neither_the_thread_nor_later_rows(tmp_path: Path) -> None:
+    writer = _recorder(tmp_path, flush_seconds=0.02)
+    writer.record(Record("bad", 1.0, "classify", "a", "slow", 1.0, 1))  # type: ignore[arg-type]
+    time.sleep(0.2)
+    writer.record(_record("good"))
+    writer.close()
+    assert _names(tmp_path) == ["good"]
+    assert writer.dropped == 1
+
+
+def test_rows_are_written_within_the_flush_time(tmp_path: Path) -> None:
+    writer = _recorder(tmp_path, flush_seconds=0.05)
+    writer.record(_record("a"))
+    deadline = time.monotonic() + 10
+    while not _names(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert _names(tmp_path) == ["a"]
+    writer.close()
+
+
+def test_quiet_traffic_makes_few_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorder, "ROWS_PER_FILE", 10)
+    writer = _recorder(tmp_path)
+    for number in range(25):
+        writer.record(_record(f"{number:02d}", number))
+        writer.flush()
+    assert len(row_files(tmp_path / "records")) == 3
+    assert _names(tmp_path) == [f"{number:02d}" for number in range(25)]
+
+
+def test_only_about_the_newest_rows_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorder, "ROWS_PER_FILE", 10)
+    writer = _recorder(tmp_path, max_rows=30)
+    for number in range(200):
+        writer.record(_record(f"{number:03d}", number))
+        if number % 7 == 0:
+            writer.flush()
+    writer.close()
+    names = _names(tmp_path)
+    assert names == [f"{number:03d}" for number in range(200)][-len(names) :]
+    assert 30 <= len(names) <= 40
+
+
+def test_a_full_queue_drops_and_counts_and_returns_at_once(tmp_path: Path) -> None:
+    writer = _recorder(tmp_path, queue_rows=3)
+    started = time.perf_counter()
+    taken = [writer.record(_record(str(number))) for number in range(1000)]
+    assert time.perf_counter() - started < 0.5
+    assert taken == [True] * 3 + [False] * 997
+    assert writer.dropped == 997
+    writer.close()
+    assert len(_names(tmp_path)) == 3
+
+
+def test_a_disk_that_refuses_loses_rows_and_no_request(tmp_path: Path) -> None:
+    (tmp_path / "records").write_text("a file where the folder should be")
+    writer = _recorder(tmp_path)
+    assert writer.record(_record("lost"))
+    writer.flush()
+    assert writer.dropped == 1
+    (tmp_path / "records").unlink()
+    assert writer.record(_record("kept"))
+    writer.close()
+    assert _names(tmp_path) == ["kept"]
+
+
+def test_a_folder_that_was_removed_is_made_again(tmp_path: Path) -> None:
+    writer = _recorder(tmp_path)
+    writer.record(_record("a"))
+    writer.flush()
+    for path in row_files(tmp_path / "records"):
+        path.unlink()
+    (tmp_path / "records").rmdir()
+    writer.record(_record("b", 1))
+    writer.close()
+    assert _names(tmp_path)[-1] == "b"
+
+
+WRITE_FOR_EVER = """
+import sys
+from raysl.monitor.recorder import Record, Recorder
+writer, number = Recorder(sys.argv[1], "killed", flush_seconds=3600), 0
+while True:
+    for _ in range(50):
+        writer.record(Record(f"{number:09d}", float(number), "classify", "text " * 50, 1.0, 1.0, 1, "a", 0.5, [0.5] * 64))
+        number += 1
+    writer.flush()
+    print(number, flush=True)
+"""
+
+
+def test_a_writer_killed_in_the_middle_leaves_only_whole_files(tmp_path: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", WRITE_FOR_EVER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    written = 0
+    while written < 2500:
+        written = int(process.stdout.readline())
+    time.sleep(0.013)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    for path in row_files(tmp_path / "records"):
+        pq.read_table(path)
+    names = _names(tmp_path)
+    assert len(names) >= written
+    assert names == [f"{number:09d}" for number in range(len(names))]
+
+
+def test_what_a_killed_writer_left_behind_is_cleared_away_later(tmp_path: Path) -> None:
+    left = tmp_path / "records" / ".a-00000000.parquet.1.tmp"
+    left.parent.mkdir()
+    left.write_bytes(b"half")
+    old = time.time() - 2 * recorder.STALE_SECONDS
+    os.utime(left, (old, old))
+    writer = _recorder(tmp_path)
+    deadline = time.monotonic() + 10
+    while left.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    writer.close()
+    assert not left.exists()
