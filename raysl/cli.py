@@ -26,6 +26,7 @@ class Command:
     target: str = ""
 
 
+DEMO = "configs/smoke/bert.yaml"
 COMMANDS = {
     "prepare": Command("Clean, de-duplicate and tokenize the documents of a source.", "prepare", ("redo",)),
     "pretrain": Command("Train the network on text without labels.", "pretrain", ("redo",)),
@@ -36,6 +37,7 @@ COMMANDS = {
     "serve": Command("Answer HTTP queries with the production version.", "serve", (), "raysl.serve.app:serve"),
     "monitor": Command("Compare recorded traffic with what was kept at release.", None, (), "raysl.monitor.checks:monitor"),
     "update": Command("Make the next version from new rows; release it if it is better.", None, (), "raysl.update:update"),
+    "demo": Command("Run all stages, serve, ask and watch; ends in one table.", None, ("redo",), "raysl.demo:demo"),
     "report": Command("Write report.html of a run folder again.", None, (), "raysl.report:build"),
 }
 FLAGS = {
@@ -77,7 +79,10 @@ def _overview(arguments: list[str]) -> int:
 def _parser(name: str) -> argparse.ArgumentParser:
     command = COMMANDS[name]
     parser = argparse.ArgumentParser(prog=f"raysl {name}", description=command.help)
-    parser.add_argument("yaml", help="the run's YAML, or config.yaml of a run folder")
+    if name == "demo":
+        parser.add_argument("yaml", nargs="?", default=DEMO, help=f"the run's YAML ({DEMO})")
+    else:
+        parser.add_argument("yaml", help="the run's YAML, or config.yaml of a run folder")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="a key of the YAML with its full path")
     for flag in command.flags:
         parser.add_argument(f"--{flag}", action="store_true", help=FLAGS[flag])
@@ -124,7 +129,7 @@ def _checked(name: str, arguments: argparse.Namespace) -> "RunConfig":
 def _remade(name: str) -> tuple[str, ...]:
     from raysl.run_config import STAGES
 
-    if name == "run":
+    if name in ("run", "demo"):
         return STAGES
     return STAGES[STAGES.index(name) :] if name in STAGES else ()
 

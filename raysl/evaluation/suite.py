@@ -36,7 +36,7 @@ def evaluate(config: RunConfig, redo: bool = False) -> Manifest:
     folder = stage.begin()
     rows = _run_jobs(config)
     protocol = few_label.build_protocol(config)
-    report = {"few_label": _by_method(rows), "classes": protocol.classes, "test_rows": len(protocol.test)}
+    report: dict[str, Any] = {"few_label": _by_method(rows), "classes": protocol.classes, "test_rows": len(protocol.test)}
     if finetuned is not None:
         report |= _released_classifier(config)
     storage.write_json(folder / REPORT, report)

@@ -70,7 +70,7 @@ def finetune_rows(
     with Progress("finetune", max(settings.epochs, 1), "epochs") as progress:
 
         def on_epoch(epoch: int, loss: float) -> None:
-            log_metrics(config.folder, "finetune", epoch=epoch + 1, loss=loss)
+            log_metrics(config.folder, "finetune", step=epoch + 1, loss=loss)
             progress.set(epoch + 1, f"loss {loss:.3f}")
 
         classifier = finetune_classifier(encoder, rows, targets, len(names), settings, config.seed, on_epoch)
