@@ -9,12 +9,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-
-from raysl import schema, storage
-from raysl.stage import read_manifest
+from raysl import storage
 
 EXAMPLES = 10
 LABELS = 30
@@ -23,12 +18,12 @@ PACKAGES = ("raysl", "ray", "torch", "pyarrow", "tokenizers", "onnxruntime", "nu
 
 @dataclass(frozen=True)
 class Drop:
-    """Documents that one reason removed; `examples` are rows of removed.parquet."""
+    """Documents that one reason removed; `examples` are ids and beginnings of texts."""
 
     reason: str
     count: int
     share: float
-    examples: Sequence[Mapping[str, Any]]
+    examples: Sequence[Mapping[str, str]]
 
 
 @dataclass(frozen=True)
@@ -60,35 +55,20 @@ def timings(folder: Path) -> list[tuple[str, float]]:
 
 
 def drops(folder: Path) -> Drops | None:
-    manifest = read_manifest(folder, "prepare")
-    if manifest is None:
-        return None
-    counts = manifest.counts
-    total = max(int(counts["documents_in"]), 1)
-    examples = _removed_examples(folder / "prepare" / "removed.parquet")
-    ordered = sorted(counts["dropped"].items(), key=lambda item: -item[1])
-    reasons = [Drop(reason, count, count / total, examples.get(reason, [])) for reason, count in ordered]
-    return Drops(int(counts["documents_in"]), int(counts["kept"]), reasons)
-
-
-def _removed_examples(path: Path) -> dict[str, list[dict[str, Any]]]:
+    path = folder / "prepare" / "report.json"
     if not path.is_file():
-        return {}
-    table = pq.read_table(path)
-    found = {}
-    for reason in table["reason"].unique().to_pylist():
-        found[reason] = table.filter(pc.equal(table["reason"], reason)).slice(0, EXAMPLES).to_pylist()
-    return found
+        return None
+    said = storage.read_json(path)
+    total, found = int(said["documents_in"]), said["examples"]
+    ordered = sorted(said["dropped"].items(), key=lambda item: -item[1])
+    reasons = [Drop(reason, count, count / max(total, 1), found.get(reason, [])[:EXAMPLES]) for reason, count in ordered]
+    return Drops(total, int(said["kept"]), reasons)
 
 
 def label_counts(folder: Path) -> list[tuple[str, int]]:
-    """The largest labels of the kept documents."""
-    parts = sorted((folder / "prepare" / "documents").glob("*.parquet"))
-    if not parts:
-        return []
-    labels = pa.concat_tables(pq.read_table(part, columns=[schema.LABEL]) for part in parts)[schema.LABEL]
-    counted = [(row["values"], row["counts"]) for row in labels.drop_null().value_counts().to_pylist()]
-    return sorted(counted, key=lambda item: (-item[1], item[0]))[:LABELS]
+    """The largest labels of the kept documents, largest first."""
+    path = folder / "prepare" / "report.json"
+    return list(storage.read_json(path)["labels"].items())[:LABELS] if path.is_file() else []
 
 
 def loss_curves(folder: Path) -> dict[str, dict[str, list[tuple[int, float]]]]:
