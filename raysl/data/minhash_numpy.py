@@ -44,11 +44,16 @@ def _words(data: NDArray[np.uint8], bounds: I64, table: U32) -> tuple[U64, I64]:
     first[inner] = codes[inner] != 0
     last[inner - 1] = codes[inner - 1] != 0
     begin, end = np.flatnonzero(first), np.flatnonzero(last)
+    return run_hashes(codes, begin, end), np.searchsorted(begin, bounds)
+
+
+def run_hashes(codes: Any, begin: I64, end: I64) -> U64:
+    """Hash of each run codes[begin:end + 1]: a polynomial, so that differences of one running sum give all of them."""
     size = 1 << max(10, len(codes).bit_length())
     powers, inverse = _powers(BASE, size), _powers(pow(BASE, -1, 1 << 64), size)
     sums = np.zeros(len(codes) + 1, np.uint64)
     np.cumsum(codes * inverse[: len(codes)], out=sums[1:])
-    return mix64((sums[end + 1] - sums[begin]) * powers[end]), np.searchsorted(begin, bounds)
+    return mix64((sums[end + 1] - sums[begin]) * powers[end])
 
 
 def _codes(data: NDArray[np.uint8], bounds: I64, table: U32) -> tuple[U32, I64]:

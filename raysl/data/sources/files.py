@@ -48,15 +48,15 @@ class Files(Source):
         paths = self._paths()
         for path in paths:
             self._check_columns(path)
-        sized = (entry for path in paths for entry in self._items(path, int(partition_mb * 1e6)))
+        sized = (entry for path in paths for entry in _items(path, self._name(path), int(partition_mb * 1e6)))
         return packed(sized, partition_mb * 1e6)
 
     def fingerprint(self) -> str:
-        return files_fingerprint((str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in self._paths())
+        return files_fingerprint((self._name(p), p.stat().st_size, p.stat().st_mtime_ns) for p in self._paths())
 
     def rows(self, partition: Partition, bad: BadRows) -> Iterator[Row]:
         for name, start, stop in partition:
-            yield from readers.read(Path(name), start, stop, self.config, bad)
+            yield from readers.read(readers.Part(self._root() / name, name, start, stop), self.config, bad)
 
     def _paths(self) -> list[Path]:
         path = self.config.path
@@ -72,15 +72,16 @@ class Files(Source):
             raise missing(path, f"{', '.join(readers.FORMATS)}, also with {' or '.join(readers.COMPRESSIONS)}")
         return sorted(p.absolute() for p in found)
 
-    def _items(self, path: Path, num_bytes: int) -> Iterator[tuple[Item, int]]:
-        size = path.stat().st_size
-        if readers.format_of(path) == ".parquet":
-            yield from _row_groups(path, size)
-        elif path.suffix == ".jsonl":
-            for start in range(0, max(size, 1), num_bytes):
-                yield (str(path), start, min(start + num_bytes, size)), min(num_bytes, size - start)
-        else:
-            yield (str(path), 0, -1), size * (COMPRESSED_TEXT_RATIO if path.suffix in readers.COMPRESSIONS else 1)
+    def _root(self) -> Path:
+        """The folder that names in the source are relative to."""
+        path = Path(self.config.path).absolute()
+        if path.is_dir():
+            return path
+        magic = [place for place, part in enumerate(path.parts) if glob.has_magic(part)]
+        return Path(*path.parts[: magic[0]]) if magic and not path.exists() else path.parent
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self._root()).as_posix()
 
     def _check_columns(self, path: Path) -> None:
         """A column that a table does not have is a mistake in the config, not a bad row."""
@@ -94,11 +95,22 @@ class Files(Source):
             )
 
 
-def _row_groups(path: Path, size: int) -> Iterator[tuple[Item, int]]:
+def _items(path: Path, name: str, num_bytes: int) -> Iterator[tuple[Item, int]]:
+    size = path.stat().st_size
+    if readers.format_of(path) == ".parquet":
+        yield from _row_groups(path, name, size)
+    elif path.suffix == ".jsonl":
+        for start in range(0, max(size, 1), num_bytes):
+            yield (name, start, min(start + num_bytes, size)), min(num_bytes, size - start)
+    else:
+        yield (name, 0, -1), size * (COMPRESSED_TEXT_RATIO if path.suffix in readers.COMPRESSIONS else 1)
+
+
+def _row_groups(path: Path, name: str, size: int) -> Iterator[tuple[Item, int]]:
     try:
         num_groups = pq.read_metadata(path).num_row_groups
     except (OSError, pa.ArrowInvalid):
-        yield (str(path), 0, -1), size
+        yield (name, 0, -1), size
         return
     for group in range(num_groups):
-        yield (str(path), group, group + 1), size // num_groups
+        yield (name, group, group + 1), size // num_groups

@@ -8,6 +8,7 @@ import re
 import sys
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 
@@ -19,6 +20,17 @@ from raysl.data.sources.base import BadRows, Row
 COMPRESSIONS = (".gz", ".zst")
 UNREADABLE = (OSError, EOFError, zlib.error, pa.ArrowException, csv.Error)
 PARAGRAPH = re.compile(r"\n[ \t]*\n\s*")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a file: from `start` to `stop`, in bytes of .jsonl or row groups of .parquet; -1 is the end."""
+
+    path: Path
+    name: str
+    """What ids begin with: the path relative to the source, so that moved data keeps its ids."""
+    start: int = 0
+    stop: int = -1
 
 
 class Columns(Protocol):
@@ -40,12 +52,12 @@ def format_of(path: Path) -> str:
     return name.suffix if name.suffix in READERS else ""
 
 
-def read(path: Path, start: int, stop: int, columns: Columns, bad: BadRows) -> Iterator[Row]:
-    """Yields the good rows from `start` to `stop` (bytes of .jsonl, row groups of .parquet; -1 is the end)."""
+def read(part: Part, columns: Columns, bad: BadRows) -> Iterator[Row]:
+    """Yields the good rows of a part; the others go to `bad`."""
     try:
-        yield from READERS[format_of(path)](path, start, stop, columns, bad)
+        yield from READERS[format_of(part.path)](part, columns, bad)
     except UNREADABLE:  # what came before the break has been yielded
-        bad.add("unreadable_file", str(path))
+        bad.add("unreadable_file", part.name)
 
 
 def columns_of(path: Path) -> list[str] | None:
@@ -75,46 +87,47 @@ def _decoded(data: bytes) -> str:
     return data.decode("utf-8-sig")
 
 
-def _txt(path: Path, start: int, stop: int, columns: Columns, bad: BadRows) -> Iterator[Row]:
+def _txt(part: Part, columns: Columns, bad: BadRows) -> Iterator[Row]:
     if columns.txt_unit == "line":
-        yield from _txt_lines(path, bad)
+        yield from _txt_lines(part, bad)
         return
-    with opened(path) as file:
+    with opened(part.path) as file:
         data = file.read()
     try:
         text = _decoded(data)
     except UnicodeDecodeError:
-        bad.add("invalid_utf8", str(path))
+        bad.add("invalid_utf8", part.name)
         return
     if columns.txt_unit == "file":
-        yield str(path), text, None
+        yield part.name, text, None
         return
     for number, paragraph in enumerate(PARAGRAPH.split(text)):
         if paragraph.strip():
-            yield f"{path}:{number}", paragraph, None
+            yield f"{part.name}:{number}", paragraph, None
 
 
-def _txt_lines(path: Path, bad: BadRows) -> Iterator[Row]:
-    with opened(path) as file:
+def _txt_lines(part: Part, bad: BadRows) -> Iterator[Row]:
+    with opened(part.path) as file:
         for number, line in enumerate(file, start=1):
             try:
                 text = _decoded(line)
             except UnicodeDecodeError:
-                bad.add("invalid_utf8", f"{path}:{number}")
+                bad.add("invalid_utf8", f"{part.name}:{number}")
                 continue
             if text.strip():
-                yield f"{path}:{number}", text, None
+                yield f"{part.name}:{number}", text, None
 
 
-def _jsonl(path: Path, start: int, stop: int, columns: Columns, bad: BadRows) -> Iterator[Row]:
+def _jsonl(part: Part, columns: Columns, bad: BadRows) -> Iterator[Row]:
     """Lines that begin in the byte range; ids name the byte at which a line begins."""
-    with opened(path) as file:
+    start, stop = part.start, part.stop
+    with opened(part.path) as file:
         if start > 0:
             file.seek(start - 1)
             start += len(file.readline()) - 1
         position = start
         while (stop < 0 or position < stop) and (line := file.readline()):
-            where = f"{path}:{position}"
+            where = f"{part.name}:{position}"
             position += len(line)
             if line.strip():
                 yield from _json_row(line, where, columns, bad)
@@ -145,15 +158,15 @@ def _row(record: dict[str, Any], where: str, columns: Columns, bad: BadRows) -> 
     yield (where if name is None else str(name)), text, (None if label is None else str(label))
 
 
-def _csv(path: Path, start: int, stop: int, columns: Columns, bad: BadRows) -> Iterator[Row]:
+def _csv(part: Part, columns: Columns, bad: BadRows) -> Iterator[Row]:
     csv.field_size_limit(sys.maxsize)
-    with opened(path) as file:
+    with opened(part.path) as file:
         # A wrong byte becomes a lone surrogate, so that one bad field does not end the file.
         lines = io.TextIOWrapper(file, "utf-8", errors="surrogateescape", newline="")
         reader = csv.reader(lines, strict=True)
         header = [name.removeprefix("\ufeff") for name in next(reader, [])]
         for values in reader:
-            where = f"{path}:{reader.line_num}"
+            where = f"{part.name}:{reader.line_num}"
             if len(values) != len(header):
                 if values:
                     bad.add("broken_line", where)
@@ -164,18 +177,18 @@ def _csv(path: Path, start: int, stop: int, columns: Columns, bad: BadRows) -> I
             yield from _row(dict(zip(header, values, strict=True)), where, columns, bad)
 
 
-def _parquet(path: Path, start: int, stop: int, columns: Columns, bad: BadRows) -> Iterator[Row]:
-    file = pq.ParquetFile(path)
+def _parquet(part: Part, columns: Columns, bad: BadRows) -> Iterator[Row]:
+    file = pq.ParquetFile(part.path)
     wanted = [c for c in (columns.text_column, columns.label_column, columns.id_column) if c is not None]
-    groups = range(start, file.num_row_groups if stop < 0 else stop)
-    number = sum(file.metadata.row_group(g).num_rows for g in range(start))
+    groups = range(part.start, file.num_row_groups if part.stop < 0 else part.stop)
+    number = sum(file.metadata.row_group(g).num_rows for g in range(part.start))
     for batch in file.iter_batches(batch_size=1024, row_groups=list(groups), columns=wanted):
         for record in batch.to_pylist():
-            yield from _row(record, f"{path}:{number}", columns, bad)
+            yield from _row(record, f"{part.name}:{number}", columns, bad)
             number += 1
 
 
-READERS: dict[str, Callable[[Path, int, int, Columns, BadRows], Iterator[Row]]] = {
+READERS: dict[str, Callable[[Part, Columns, BadRows], Iterator[Row]]] = {
     ".txt": _txt,
     ".jsonl": _jsonl,
     ".csv": _csv,

@@ -1,0 +1,129 @@
+"""Files of every format: good rows come through, each bad one has a reason, user mistakes are refused by name."""
+
+import csv
+import gzip
+import json
+from collections import Counter
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from raysl.data.sources import BadRows, Files
+from raysl.errors import DataError
+from raysl.schema import RAW_DOCUMENT
+
+
+def read(path: Path | str, partition_mb: float = 1.0, **config: object) -> tuple[list[dict[str, str]], dict[str, int]]:
+    source = Files(Files.Config(path=str(path), **config))
+    bad, rows = BadRows(), []
+    for partition in source.partitions(partition_mb):
+        for table in source.read(partition, bad):
+            assert table.schema.equals(RAW_DOCUMENT)
+            rows += table.to_pylist()
+    return rows, bad.counts()
+
+
+def write_all_formats(folder: Path) -> None:
+    rows = [{"text": f'text {n}, with "quotes"\nand lines', "topic": f"t{n}"} for n in range(3)]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (folder / "a.jsonl").write_text(lines)
+    (folder / "b.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
+    with pa.output_stream(str(folder / "c.jsonl.zst"), compression="zstd") as file:
+        file.write(lines.encode())
+    with open(folder / "d.csv", "w", newline="", encoding="utf-8-sig") as file:
+        writer = csv.DictWriter(file, ["topic", "text"])
+        writer.writeheader()
+        writer.writerows(rows)
+    pq.write_table(pa.Table.from_pylist(rows), folder / "e.parquet", row_group_size=2)
+
+
+def test_every_format_gives_the_same_rows(tmp_path: Path) -> None:
+    write_all_formats(tmp_path)
+    rows, bad = read(tmp_path, label_column="topic")
+    assert bad == {}
+    assert Counter((row["text"], row["label"]) for row in rows) == {
+        (f"text {n}, with \"quotes\"\nand lines", f"t{n}"): 5 for n in range(3)
+    }  # fmt: skip
+    assert len({row["id"] for row in rows}) == len(rows)
+    assert rows[-1]["id"] == "e.parquet:2"
+
+
+def test_a_glob_reads_what_it_names_and_ids_do_not_move_with_the_folder(tmp_path: Path) -> None:
+    write_all_formats(tmp_path)
+    assert [row["id"] for row in read(f"{tmp_path}/*.jsonl")[0]] == ["a.jsonl:0", "a.jsonl:62", "a.jsonl:124"]
+    (tmp_path / "moved").mkdir()
+    (tmp_path / "a.jsonl").rename(tmp_path / "moved" / "a.jsonl")
+    assert read(tmp_path / "moved" / "a.jsonl")[0][0]["id"] == "a.jsonl:0"
+
+
+def test_partitions_divide_a_long_file_without_losing_a_line(tmp_path: Path) -> None:
+    texts = [f"text {n} " + "é" * (n % 50) for n in range(500)]
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": text}, ensure_ascii=False) for text in texts))
+    whole, _ = read(tmp_path / "a.jsonl")
+    for partition_mb in (0.00005, 0.001, 0.0123):
+        assert read(tmp_path / "a.jsonl", partition_mb)[0] == whole
+    assert [row["text"] for row in whole] == texts
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "good", "bad"),
+    [
+        ("a.txt", b"\xff\xfe" + "wide".encode("utf-16-le"), ["wide"], {}),
+        ("a.txt", b"\xef\xbb\xbfwith a mark", ["with a mark"], {}),
+        ("a.txt", b"caf\xe9", [], {"invalid_utf8": 1}),
+        ("a.txt.gz", b"no gzip", [], {"unreadable_file": 1}),
+        ("a.txt.gz", gzip.compress(b"one ") + gzip.compress(b"two"), ["one two"], {}),
+        ("a.jsonl.gz", gzip.compress(b'{"text": "x"}\n' * 90_000)[:-60], ["x"], {"unreadable_file": 1}),
+        ("a.jsonl", b'{"text": "x"}\n{"text": \n\n[1]\n"y"\n{"text": "z"}', ["x", "z"], {"broken_line": 3}),
+        ("a.jsonl", b'{"text": "\xff"}\n{"text": "x"}', ["x"], {"invalid_utf8": 1}),
+        ("a.jsonl", b'{"text": "\\ud800"}\n{"text": "x"}', ["x"], {"lone_surrogate": 1}),
+        ("a.jsonl", b'{"txt": "x"}\n{"text": null}\n{"text": 3}\n{"text": " "}\n{"text": "y"}', ["y"], {"missing_text": 4}),
+        ("a.csv", b"text,b\nx,1\ny\n,2\nz\xff,3\nw,4", ["x", "w"], {"broken_line": 1, "missing_text": 1, "invalid_utf8": 1}),
+        ("a.csv", b'text,b\nx,1\n"y,2\n', ["x"], {"unreadable_file": 1}),
+        ("a.parquet", b"PAR1 cut off", [], {"unreadable_file": 1}),
+    ],
+)  # fmt: skip
+def test_bad_rows_are_counted_and_the_rest_goes_through(
+    tmp_path: Path, name: str, content: bytes, good: list[str], bad: dict[str, int]
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    rows, counts = read(tmp_path / name)
+    assert counts == bad
+    assert list(dict.fromkeys(row["text"] for row in rows)) == good
+
+
+@pytest.mark.parametrize(
+    ("unit", "texts"), [("line", ["a", "b", "c"]), ("paragraph", ["a\nb", "c"]), ("file", ["a\nb\n\nc\n"])]
+)
+def test_a_text_file_is_one_document_or_many(tmp_path: Path, unit: str, texts: list[str]) -> None:
+    (tmp_path / "a.txt").write_text("a\nb\n\nc\n")
+    assert [row["text"].rstrip("\n") for row in read(tmp_path, txt_unit=unit)[0]] == [text.rstrip("\n") for text in texts]
+
+
+def test_wrong_type_in_parquet_is_missing_text(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": [1, 2]}), tmp_path / "a.parquet")
+    assert read(tmp_path) == ([], {"missing_text": 2})
+
+
+def test_mistakes_of_the_config_name_the_path_and_the_fix(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"nowhere does not exist. Give prepare.source.path"):
+        read(tmp_path / "nowhere")
+    with pytest.raises(DataError, match=r"holds nothing that can be read. Allowed: .txt, .jsonl"):
+        read(tmp_path)
+    (tmp_path / "a.pdf").write_text("x")
+    with pytest.raises(DataError, match=r"a.pdf holds nothing that can be read"):
+        read(tmp_path / "a.pdf")
+    (tmp_path / "a.csv").write_text("body,topic\nx,y\n")
+    with pytest.raises(DataError, match=r"a.csv has no column 'text'. Its columns: body, topic"):
+        read(tmp_path / "a.csv")
+
+
+def test_fingerprint_follows_the_content(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("x")
+    source = Files(Files.Config(path=str(tmp_path)))
+    before = source.fingerprint()
+    assert source.fingerprint() == before
+    (tmp_path / "a.txt").write_text("xy")
+    assert source.fingerprint() != before

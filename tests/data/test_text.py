@@ -1,0 +1,37 @@
+"""Normalization: one form for the same text."""
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from raysl.data.text import normalize, normalize_column
+
+
+@pytest.mark.parametrize(
+    ("raw", "clean"),
+    [
+        ("plain text stays\n    indented code too", "plain text stays\n    indented code too"),
+        ("a\r\nb\rc\u2028d\x0ce", "a\nb\nc\nd\ne"),
+        ("a\x00b\u200bc\ufeff", "abc"),
+        ("a  \n \n\n\nb \n", "a\n\nb"),
+        ("a\xa0b\tc", "a b    c"),
+        ("cafe\u0301", "caf\xe9"),
+        ("cafÃ© â€œhiâ€\x9d", "café “hi”"),
+        ("São Paulo, Âge", "São Paulo, Âge"),
+        (" \n\t\n", ""),
+    ],
+)
+def test_each_kind_of_dirt_goes(raw: str, clean: str) -> None:
+    assert normalize(raw) == clean
+
+
+@settings(max_examples=200, deadline=None)
+@given(text=st.text(alphabet=st.characters(codec="utf-8"), max_size=40))
+def test_normalizing_twice_changes_nothing(text: str) -> None:
+    once = normalize(text)
+    assert normalize(once) == once
+
+
+def test_a_column_keeps_its_rows() -> None:
+    assert normalize_column(pa.chunked_array([["a ", "b"], ["\x00"]])).to_pylist() == ["a", "b", ""]
