@@ -73,6 +73,13 @@ def jobs(config: RunConfig) -> list[dict[str, Any]]:
     return [{"method": m, "labels_per_class": 0, "draw": 0} for m in fitted_once] + single
 
 
+def num_scores(config: RunConfig) -> int:
+    """Scores that all jobs give together."""
+    assert config.evaluate is not None
+    methods = {job["method"] for job in jobs(config)}
+    return len(methods) * len(config.evaluate.labels_per_class) * config.evaluate.num_draws
+
+
 def run_job(protocol: Protocol, job: dict[str, Any]) -> Iterable[dict[str, Any]]:
     """One row of scores for each (labels, draw) that the job covers."""
     if job["method"] in (FINETUNED, SCRATCH):

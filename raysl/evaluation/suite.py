@@ -30,7 +30,7 @@ def evaluate(config: RunConfig, redo: bool = False) -> Manifest:
     stage = Stage(config.folder, "evaluate", {"seed": config.seed, **section(config, "evaluate", "finetune")}, inputs)
     done = stage.done()
     if done is not None:
-        say(f"evaluate: unchanged, skipped ({stage.folder})")
+        say(f"evaluate: done already  {stage.folder}")
         return done
     check_same_config(stage, redo)
     folder = stage.begin()
@@ -70,11 +70,11 @@ def _run_jobs(config: RunConfig) -> list[dict[str, Any]]:
     work = few_label.jobs(config)
     data = ray.data.from_items(work, override_num_blocks=len(work))
     rows: list[dict[str, Any]] = []
-    with Progress("evaluate: few labels", len(work), "jobs") as progress:
+    with Progress("evaluate: few labels", few_label.num_scores(config), "scores") as progress:
         scores = data.flat_map(_Worker.run, fn_kwargs={"config": config}, num_cpus=1)
         for row in scores.iter_rows():
             rows.append(row)
-            progress.set(len({(r["method"], r["labels_per_class"], r["draw"]) for r in rows}))
+            progress.advance(note=f"{row['method']}, {row['labels_per_class']} labels a class: {row['macro_f1']:.3f}")
     return sorted(rows, key=lambda r: (r["method"], r["labels_per_class"], r["draw"]))
 
 

@@ -31,7 +31,7 @@ def finetune(config: RunConfig, redo: bool = False) -> Manifest:
     stage = Stage(config.folder, "finetune", {"seed": config.seed, **section(config, "finetune")}, inputs)
     done = stage.done()
     if done is not None:
-        say(f"finetune: unchanged, skipped ({stage.folder})")
+        say(f"finetune: done already  {stage.folder}")
         return done
     check_same_config(stage, redo)
     folder = stage.begin()

@@ -24,7 +24,7 @@ def pretrain(config: RunConfig, redo: bool = False) -> Manifest:
     stage = stage_of(config)
     done = stage.done()
     if done is not None:
-        say(f"pretrain: unchanged, skipped ({stage.folder})")
+        say(f"pretrain: done already  {stage.folder}")
         return done
     check_same_config(stage, redo)
     stage.begin()
