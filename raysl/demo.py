@@ -157,7 +157,7 @@ def _next_steps(config: RunConfig) -> list[str]:
     return [
         f"everything lies in {folder}; open {folder}/report.html in a browser",
         f"next: raysl serve {folder}/config.yaml     answers at {_url(config)}",
-        "      docs/your-data.md                   the same with your own documents",
+        "      docs/run.md                         the same with your own documents",
     ]
 
 

@@ -65,7 +65,7 @@ def start(path: Path, *more: str) -> subprocess.Popen[str]:
 
 
 def finish(process: subprocess.Popen[str]) -> str:
-    output, errors = process.communicate(timeout=400)
+    _, errors = process.communicate(timeout=400)
     assert process.returncode == 0, errors[-3000:]
     return errors
 
