@@ -5,7 +5,9 @@ Exit codes: 0 done, 1 a fault of raysl (traceback in the log), 2 a mistake of th
 
 import argparse
 import difflib
+import os
 import sys
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -49,6 +51,7 @@ FLAGS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    sys.path.append(os.getcwd())  # `type: module:Class` of the current folder, also from the installed command
     if not arguments or arguments[0].startswith("-"):
         return _overview(arguments)
     name, rest = arguments[0], arguments[1:]
@@ -56,8 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         near = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f" Did you mean '{near[0]}'?" if near else ""
         return _mistake(f"Unknown command '{name}'.{hint} Choose from {', '.join(COMMANDS)}.")
-    parsed = _parser(name).parse_intermixed_args(rest)
-    return _guarded(name, parsed)
+    if name == "demo" and not [given for given in rest if not given.startswith("-") and "=" not in given]:
+        rest = [DEMO, *rest]
+    return _guarded(name, _parser(name).parse_intermixed_args(rest))
 
 
 def _overview(arguments: list[str]) -> int:
@@ -79,10 +83,8 @@ def _overview(arguments: list[str]) -> int:
 def _parser(name: str) -> argparse.ArgumentParser:
     command = COMMANDS[name]
     parser = argparse.ArgumentParser(prog=f"raysl {name}", description=command.help)
-    if name == "demo":
-        parser.add_argument("yaml", nargs="?", default=DEMO, help=f"the run's YAML ({DEMO})")
-    else:
-        parser.add_argument("yaml", help="the run's YAML, or config.yaml of a run folder")
+    default = f"; without one {DEMO}" if name == "demo" else ""
+    parser.add_argument("yaml", help=f"the run's YAML, or config.yaml of a run folder{default}")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="a key of the YAML with its full path")
     for flag in command.flags:
         parser.add_argument(f"--{flag}", action="store_true", help=FLAGS[flag])
@@ -142,6 +144,7 @@ def _execute(name: str, arguments: argparse.Namespace, config: "RunConfig") -> N
     cluster.prepare_environment()
     with cluster.quiet(log):
         say(f"log: {_short(log)}")
+        print(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  raysl {name} {arguments.yaml}", *arguments.overrides, file=sys.stderr)
         try:
             result = _function(name)(config, **_options(name, arguments))
             if getattr(arguments, "serve", False):

@@ -3,15 +3,19 @@
 Everything that tames Ray's defaults stands here.
 """
 
+import logging
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
 from raysl import progress
 from raysl.errors import ConfigError
+
+logger = logging.getLogger(__name__)
 
 ENVIRONMENT = {
     "RAY_DATA_PARQUET_FOOTER_NUM_ACTORS": "1",  # default 32 actors for each read_parquet
@@ -43,9 +47,10 @@ def connect(num_cpus: int | None = None, temp_dir: str | None = None) -> None:
     if ray.is_initialized():
         return
     if os.environ.get("RAY_ADDRESS"):
-        _join(ray)
+        context = _join(ray)
     else:
-        _start_local(ray, {"num_cpus": num_cpus, "_temp_dir": temp_dir})
+        context = _start_local(ray, {"num_cpus": num_cpus, "_temp_dir": temp_dir})
+    logger.info("Ray's own logs: %s/logs", context.address_info["session_dir"])
     _tame_ray_data()
 
 
@@ -54,11 +59,11 @@ def in_job() -> bool:
     return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
 
 
-def _join(ray: Any) -> None:
+def _join(ray: Any) -> Any:
     """A job's workers find the code in the uploaded folder; those of a script need its PYTHONPATH."""
     environment = None if in_job() else {"env_vars": {"PYTHONPATH": _python_path()}}
     try:
-        ray.init(address="auto", log_to_driver=False, logging_level="ERROR", runtime_env=environment)
+        return ray.init(address="auto", log_to_driver=False, logging_level="ERROR", runtime_env=environment)
     except ConnectionError as error:
         raise ConfigError(
             f"No Ray cluster lets us in at RAY_ADDRESS={os.environ['RAY_ADDRESS']} ({error}). Check the address and "
@@ -66,18 +71,20 @@ def _join(ray: Any) -> None:
         ) from error
 
 
-def _start_local(ray: Any, options: dict[str, Any]) -> None:
-    for attempt in range(3):  # a busy machine may miss Ray's fixed 30 s for its raylet
+def _start_local(ray: Any, options: dict[str, Any]) -> Any:
+    environment = {"env_vars": {"PYTHONPATH": _python_path()}}
+    quiet_options = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
+    start = partial(
+        ray.init, address="local", object_store_memory=400 * 2**20, runtime_env=environment, **quiet_options, **options
+    )
+    for _ in range(2):  # a busy machine may miss Ray's fixed 30 s for its raylet
         try:
-            ray.init(
-                address="local", include_dashboard=False, log_to_driver=False, logging_level="ERROR",
-                object_store_memory=400 * 2**20, runtime_env={"env_vars": {"PYTHONPATH": _python_path()}}, **options,
-            )  # fmt: skip
-            return
+            return start()
         except Exception as error:
             ray.shutdown()
-            if attempt == 2 or "timed out" not in str(error):
+            if "timed out" not in str(error):
                 raise
+    return start()
 
 
 def _python_path() -> str:
@@ -86,8 +93,6 @@ def _python_path() -> str:
 
 
 def _tame_ray_data() -> None:
-    import logging
-
     import ray.data
 
     context = ray.data.DataContext.get_current()
@@ -124,9 +129,15 @@ def quiet(log_path: Path) -> Iterator[None]:
         sys.stderr = log
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
+        level, handler = logging.root.level, logging.StreamHandler(log)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        logging.root.addHandler(handler)
+        logging.root.setLevel(logging.INFO)
         try:
             yield
         finally:
+            logging.root.removeHandler(handler)
+            logging.root.setLevel(level)
             sys.stdout.flush()
             progress.set_user_stream(None)
             os.dup2(kept[0], 1)

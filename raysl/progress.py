@@ -94,7 +94,7 @@ class Progress:
         done = self.count - self._first
         if not self.total or done <= 0:
             return None
-        return (self.total - self.count) * (time.monotonic() - self.started) / done
+        return max(self.total - self.count, 0) * (time.monotonic() - self.started) / done
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._bar is not None:

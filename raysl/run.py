@@ -47,17 +47,17 @@ def claim_folder(config: RunConfig, remade: tuple[str, ...], redo: bool) -> None
 
 def make(name: str, config: RunConfig, redo: bool = False) -> Manifest:
     """Makes one stage, or finds it made, and brings report.html up to date."""
-    from raysl.report import build
-
+    before = read_manifest(config.folder, name)
     manifest: Manifest = load_function(FUNCTIONS[name])(config, redo)
-    build(config)
+    if manifest != before:
+        say(f"{name}: made in {manifest.seconds:,.1f} s")
+    if manifest != before or not (config.folder / "report.html").is_file():
+        from raysl.report import build
+
+        build(config)
     return manifest
 
 
 def run(config: RunConfig, redo: bool = False) -> list[Manifest]:
     """Makes every stage the YAML has. A run that was killed goes on where it stopped."""
-    made = []
-    for name in stages(config):
-        made.append(make(name, config, redo))
-        say(f"{name}: {made[-1].seconds:,.1f} s  {config.folder / name}")
-    return made
+    return [make(name, config, redo) for name in stages(config)]

@@ -19,7 +19,7 @@ HEAVY = ("ray", "torch", "pandas", "matplotlib", "sklearn")
 
 
 def raysl(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "raysl.cli", *map(str, arguments)]
+    command = [sys.executable, "-P", "-m", "raysl.cli", *map(str, arguments)]  # -P: as the installed `raysl`, without cwd
     environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])}
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, timeout=120)
 

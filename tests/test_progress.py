@@ -1,6 +1,7 @@
 """Progress where nobody can draw a bar, and quiet around what others write."""
 
 import io
+import logging
 import os
 import pty
 import subprocess
@@ -70,7 +71,8 @@ def test_quiet_keeps_chatter_in_the_log_and_our_lines_visible(tmp_path: Path, ca
     with cluster.quiet(tmp_path / "run" / "raysl.log"):
         os.write(1, b"from C, stdout\n")
         os.write(2, b"from C, stderr\n")
-        sys.stderr.write("from a logger\n")
+        sys.stderr.write("from a warning\n")
+        logging.getLogger("a.library").info("from a logger")
         subprocess.run(["echo", "from a child"], check=True)
         print("a result")
         progress.say("a line of progress")
@@ -79,7 +81,7 @@ def test_quiet_keeps_chatter_in_the_log_and_our_lines_visible(tmp_path: Path, ca
     assert shown.out == "a result\nafterwards\n"
     assert shown.err == "a line of progress\n"
     log = (tmp_path / "run" / "raysl.log").read_text()
-    for line in ("from C, stdout", "from C, stderr", "from a logger", "from a child"):
+    for line in ("from C, stdout", "from C, stderr", "from a warning", "INFO a.library: from a logger", "from a child"):
         assert line in log
 
 
