@@ -7,7 +7,6 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any, Self
@@ -19,7 +18,7 @@ from raysl.release.model_registry import production, version_folder
 from raysl.run_config import RunConfig, needed
 from raysl.serve.config import ServeConfig
 from raysl.serve.edge import PROXY_ENVIRONMENT
-from raysl.serve.listener import check_port
+from raysl.serve.port import SharedPort, check_port
 from raysl.serve.service import Settings, load_tasks
 from raysl.serve.session import BundleSession
 
@@ -38,9 +37,13 @@ class ServiceHandle:
     app: str
     examples: dict[str, dict[str, Any]]
     """A good request for each task."""
-    direct: bool
+    port: SharedPort | None
+    """The socket of the replicas; None behind Ray Serve's proxy."""
     local: bool
     owns_cluster: bool
+    refused: int = 0
+    """Version that could not take over; it is not tried again."""
+    stopped: bool = False
 
     @property
     def version(self) -> int:
@@ -59,11 +62,16 @@ class ServiceHandle:
         import ray
         from ray import serve as ray_serve
 
+        if self.stopped:
+            return
+        self.stopped = True
         (self.settings.run_folder / SERVICE_FILE).unlink(missing_ok=True)
         if ray.is_initialized():
             ray_serve.delete(self.app)
             if self.local:
                 ray_serve.shutdown()
+        if self.port is not None:
+            self.port.close()
         if self.owns_cluster:
             cluster.disconnect()
 
@@ -76,11 +84,12 @@ class ServiceHandle:
 
 def serve(config: RunConfig) -> None:
     """Serves the production version until Ctrl-C or SIGTERM; a version promoted meanwhile takes its place."""
-    with _stop_signals() as stopped:
+    with StopSignals() as stop:
         with start(config) as service:
+            stop.install()
             for line in hello(service):
                 say(line)
-            while not stopped.wait(WATCH_SECONDS):
+            while not stop.event.wait(WATCH_SECONDS):
                 follow(service)
         say("stopped")
 
@@ -97,15 +106,13 @@ def start(config: RunConfig) -> ServiceHandle:
     settings = Settings(config.name, config.folder, version, folder, config.serve)
     examples = check_settings(settings)
     local = not os.environ.get("RAY_ADDRESS")
-    if local:
-        check_port(config.serve.host, config.serve.port)
+    port = claim_port(config.serve, local)
     import ray
 
     owns_cluster = not ray.is_initialized()
-    cluster.connect()
-    direct = config.serve.ingress == "direct" or (config.serve.ingress == "auto" and local)
-    service = ServiceHandle(settings, url_of(config.serve), f"raysl-{config.name}", examples, direct, local, owns_cluster)
+    service = ServiceHandle(settings, url_of(config.serve), f"raysl-{config.name}", examples, port, local, owns_cluster)
     try:
+        cluster.connect()
         deploy(service)
     except BaseException:
         service.stop()
@@ -119,6 +126,17 @@ def check_settings(settings: Settings) -> dict[str, dict[str, Any]]:
     return {name: task.example() for name, task in tasks.items()}
 
 
+def claim_port(config: ServeConfig, local: bool) -> SharedPort | None:
+    """The socket for `direct` ingress; for `proxy` the check that Ray's proxy will find its port free."""
+    if config.ingress == "direct" and not local:
+        raise ServeError("serve.ingress=direct works on a local cluster alone. On this one use serve.ingress=proxy.")
+    if config.ingress != "proxy" and local:
+        return SharedPort(config.host, config.port)
+    if local:
+        check_port(config.host, config.port)
+    return None
+
+
 def deploy(service: ServiceHandle) -> None:
     """Runs the application and waits until the version answers a query."""
     from ray import serve as ray_serve
@@ -128,11 +146,11 @@ def deploy(service: ServiceHandle) -> None:
 
     config = service.settings.config
     ray_serve.start(
-        proxy_location="Disabled" if service.direct else "EveryNode",
+        proxy_location="EveryNode" if service.port is None else "Disabled",
         http_options={"host": config.host, "port": config.port},
         controller_options={"runtime_env": {"env_vars": PROXY_ENVIRONMENT}},  # the proxies inherit it
     )
-    target = application(service.settings, service.direct, service.local)
+    target = application(service.settings, service.port.path if service.port else None, service.local)
     try:
         ray_serve.run(target, name=service.app, route_prefix="/")
     except (RuntimeError, RayServeException) as error:
@@ -174,11 +192,15 @@ def follow(service: ServiceHandle) -> None:
     """Serves the version in production, where another one was promoted; a bad one is refused and the old one stays."""
     try:
         version, _ = production(service.settings.run_folder)
-        if version == service.version:
-            return
+    except RayslError:  # the registry is being looked at by hand; what is served goes on
+        return
+    if version in (service.version, service.refused):
+        return
+    try:
         service.redeploy(version)
         say(f"version {version} is served")
     except RayslError as error:
+        service.refused = version
         say(f"still version {service.version}: {error}")
 
 
@@ -197,17 +219,26 @@ def url_of(config: ServeConfig) -> str:
     return f"http://[{host}]:{config.port}" if ":" in host else f"http://{host}:{config.port}"
 
 
-@contextmanager
-def _stop_signals() -> Iterator[threading.Event]:
-    """An event that Ctrl-C and SIGTERM set, instead of ending the process in the middle of something."""
-    stopped = threading.Event()
+class StopSignals:
+    """Ctrl-C and SIGTERM set `event`, instead of ending the process in the middle of something."""
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        stopped.set()
+    def __init__(self) -> None:
+        self.event = threading.Event()
+        self._kept: dict[int, Any] = {}
 
-    kept = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stopped
-    finally:
-        for number, handler in kept.items():
+    def install(self) -> None:
+        """Once more after Ray has started: its core takes SIGTERM for itself and aborts."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            kept = signal.signal(number, self._stop)
+            self._kept.setdefault(number, kept)
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        self.event.set()
+
+    def __enter__(self) -> Self:
+        self.install()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._kept.items():
             signal.signal(number, handler)

@@ -32,8 +32,9 @@ class ServeConfig(Config):
     port: int = Field(8000, ge=1, le=65535)
     """Port to listen on; one that is taken is refused."""
     ingress: Literal["auto", "direct", "proxy"] = "auto"
-    """Who listens: `direct` the replicas themselves, sharing the port on their node; `proxy` Ray Serve's proxy, on every
-    node that has a replica, at many times the CPU per request. auto is direct on a local cluster, proxy on a joined one."""
+    """Who listens: `direct` the replicas themselves, which share the port of this machine; `proxy` Ray Serve's proxy on
+    every node that has a replica, at many times the CPU per request. auto is direct on a local cluster, proxy on a joined
+    one."""
     min_replicas: int = Field(1, ge=1)
     """Replicas that always run."""
     max_replicas: int = Field(1, ge=1)

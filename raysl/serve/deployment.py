@@ -6,6 +6,7 @@ from ray.serve import Application
 
 from raysl.serve.http import HttpApp
 from raysl.serve.listener import Listener
+from raysl.serve.port import borrow
 from raysl.serve.scaling import ByRequestsInFlight
 from raysl.serve.service import Service, Settings
 
@@ -15,14 +16,17 @@ MAX_START_ATTEMPTS = 3
 
 @serve.ingress()
 class Replica:
-    """One process with the whole model. Listens itself where `direct`; else Ray Serve's proxy hands it requests."""
+    """One process with the whole model.
 
-    async def __init__(self, settings: Settings, direct: bool) -> None:  # type: ignore[misc]  # Ray Serve awaits it
+    Listens itself on the shared port whose `port_path` it is given; else Ray Serve's proxy hands it requests.
+    """
+
+    async def __init__(self, settings: Settings, port_path: str | None) -> None:  # type: ignore[misc]  # Ray Serve awaits it
         writer = serve.get_replica_context().replica_id.unique_id
         self.service = Service(settings, writer)
         self.service.warm_up()
         self.http = HttpApp(self.service)
-        self.listener = Listener(self.http, settings.config.host, settings.config.port) if direct else None
+        self.listener = Listener(self.http, borrow(port_path)) if port_path else None
         if self.listener is not None:
             await self.listener.start()
 
@@ -46,7 +50,7 @@ class Replica:
         self.service.close()
 
 
-def application(settings: Settings, direct: bool, local: bool) -> Application:
+def application(settings: Settings, port_path: str | None, local: bool) -> Application:
     """The deployment with the options that ServeConfig asks for."""
     config = settings.config
     scaling = {
@@ -64,7 +68,7 @@ def application(settings: Settings, direct: bool, local: bool) -> Application:
         logging_config={"enable_access_log": False},
         **({"num_replicas": config.min_replicas} if fixed else {"autoscaling_config": scaling}),
     )  # fmt: skip
-    return deployment(Replica).bind(settings, direct)
+    return deployment(Replica).bind(settings, port_path)
 
 
 def _surge_percent(settings: Settings, local: bool) -> int:

@@ -29,6 +29,8 @@ class HttpApp:
         self.posts = {f"/v1/{name}" for name in (*service.tasks, FEEDBACK)}
         self.in_flight = 0
         """Requests that are being answered."""
+        self.draining = False
+        """Whether clients are told to close their connections, because this replica is going."""
         self._document = document(service)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -50,11 +52,11 @@ class HttpApp:
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers: Headers = dict(scope["headers"])
         name = request_id(headers)
-        extra: dict[str, str] = {}
+        extra = {"connection": "close"} if self.draining else {}
         try:
             status, content = 200, await self._answer(scope, headers, receive, name)
         except HttpError as error:
-            status, content, extra = error.status, error.content(name), error.headers
+            status, content, extra = error.status, error.content(name), extra | error.headers
         except Exception:
             logger.exception("request %s failed", name)
             status, content = 500, HttpError(500, [("service", "failed; its log has the reason")]).content(name)

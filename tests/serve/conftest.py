@@ -14,6 +14,7 @@ from tiny_bundle import make_bundle
 from raysl.serve.config import RecordConfig, ServeConfig
 from raysl.serve.http import HttpApp
 from raysl.serve.listener import Listener
+from raysl.serve.port import SharedPort, borrow
 from raysl.serve.service import Service, Settings
 from raysl.serve.session import BundleSession
 
@@ -39,11 +40,11 @@ def settings(bundle_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> S
 @contextmanager
 def listening(settings: Settings) -> Iterator[Service]:
     """The service on its port, in an event loop of a thread."""
-    service = Service(settings, "test")
+    service, port = Service(settings, "test"), SharedPort(settings.config.host, settings.config.port)
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
-    listener = Listener(HttpApp(service), settings.config.host, settings.config.port)
+    listener = Listener(HttpApp(service), borrow(port.path))
     asyncio.run_coroutine_threadsafe(listener.start(), loop).result(10)
     try:
         yield service
@@ -52,6 +53,7 @@ def listening(settings: Settings) -> Iterator[Service]:
         loop.call_soon_threadsafe(loop.stop)
         thread.join(10)
         service.close()
+        port.close()
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,87 @@
+"""What `serve` refuses before a cluster starts, and what it says when it serves."""
+
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+from raw_http import free_port
+from tiny_bundle import make_bundle
+
+from raysl import cluster, config, run_config
+from raysl.errors import BundleError, CatalogError, ConfigError, ServeError, StageError
+from raysl.release.model_registry import promote, register
+from raysl.run_config import RunConfig
+from raysl.serve import app
+from raysl.serve.config import ServeConfig
+
+
+def make_config(folder: Path, **serve: Any) -> RunConfig:
+    sections: dict[str, Any] = {
+        "name": "tiny", "run_dir": str(folder), "prepare": {"source": "python_docs"},
+        "pretrain": {"objective": "bert", "model": "bert"}, "serve": {"tasks": ["classify"], "port": free_port(), **serve},
+    }  # fmt: skip
+    return config.validate(run_config.RunConfig, sections, "test.yaml")
+
+
+def release(folder: Path, number: int = 1, **facts: object) -> int:
+    bundle = make_bundle(folder / f"made{number}", number=number, **facts)
+    version = register(folder, bundle, {})
+    promote(folder, version)
+    return version
+
+
+@pytest.fixture(autouse=True)
+def _no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    def connect(*_: object, **__: object) -> None:
+        pytest.fail("a cluster was started")
+
+    monkeypatch.setattr(cluster, "connect", connect)
+
+
+def test_without_a_version_in_production_the_command_to_run_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StageError, match="raysl release"):
+        app.start(make_config(tmp_path))
+
+
+def test_a_port_in_use_is_refused_and_the_key_named(tmp_path: Path) -> None:
+    release(tmp_path)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ServeError, match=rf"Port {port}.*serve\.port="):
+            app.start(make_config(tmp_path, port=port))
+
+
+def test_a_bundle_that_was_cut_off_is_refused(tmp_path: Path) -> None:
+    version = release(tmp_path)
+    path = tmp_path / "registry" / "versions" / str(version) / "encoder.onnx"
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(BundleError, match=r"encoder\.onnx"):
+        app.start(make_config(tmp_path))
+
+
+def test_a_task_that_the_bundle_cannot_answer_is_refused(tmp_path: Path) -> None:
+    release(tmp_path, generates=False)
+    with pytest.raises(BundleError, match=r"generator\.onnx; it answers classify"):
+        app.start(make_config(tmp_path, tasks=["generate"]))
+
+
+def test_a_task_given_twice_is_refused(tmp_path: Path) -> None:
+    release(tmp_path)
+    with pytest.raises(ConfigError, match=r"/v1/classify is taken"):
+        app.start(make_config(tmp_path, tasks=["classify", "classify"]))
+
+
+def test_an_unknown_task_names_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises((ConfigError, CatalogError), match=r"Unknown task 'clasify'\. Did you mean 'classify'"):
+        make_config(tmp_path, tasks=["clasify"])
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [("127.0.0.1", "http://127.0.0.1:8000"), ("0.0.0.0", "http://127.0.0.1:8000"), ("::", "http://[::1]:8000")],
+)
+def test_the_address_printed_is_one_that_can_be_asked(host: str, url: str) -> None:
+    assert app.url_of(ServeConfig(tasks=("embed",), host=host)) == url
