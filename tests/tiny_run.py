@@ -1,5 +1,7 @@
 """A tiny trained run: three topics with words of their own, a tokenizer, an encoder without layers and a fitted head."""
 
+import functools
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +12,14 @@ from sklearn.linear_model import LogisticRegression
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from raysl import run_config, schema
+from raysl.data.config import DeduplicateConfig
+from raysl.data.dedup import write_index_settings
+from raysl.data.prints import PrintSettings, make_prints, write_prints
 from raysl.models import load
 from raysl.models.config import BertConfig
 from raysl.models.heads import Classifier
 from raysl.models.text import Bert
+from raysl.release.release import release
 from raysl.release.runtime import Runner, padded
 from raysl.run_config import RunConfig
 from raysl.stage import Stage
@@ -42,13 +48,13 @@ def make_documents(count: int, seed: int, topics: dict[str, str] = TOPICS) -> li
 def make_run(folder: Path, **sections: object) -> RunConfig:
     """A run folder with finished prepare, pretrain and finetune stages, and its config."""
     rows = make_documents(300, seed=0)
-    splits = [schema.SPLITS[min(number % 10, 2)] if number % 10 else schema.TRAIN for number in range(len(rows))]
+    splits = np.random.default_rng(1).choice(schema.SPLITS, len(rows), p=[0.6, 0.15, 0.25]).tolist()
     texts, labels = [text for text, _ in rows], [label for _, label in rows]
     _write_prepared(
         folder / "prepare", texts, labels, ["train" if s == "test" and i % 3 else s for i, s in enumerate(splits)]
     )
     runner = Runner(folder / "prepare", max_tokens=24)
-    encoder = _write_models(folder, runner, texts, labels)
+    encoder = _write_models(folder, runner, texts, labels, splits)
     for name in ("prepare", "pretrain", "finetune"):
         Stage(folder, name, {}, {}).finish({}, {}, hash_folder(folder / name))
     assert encoder.width == 16
@@ -56,17 +62,34 @@ def make_run(folder: Path, **sections: object) -> RunConfig:
     data = {
         "name": "tiny", "run_dir": str(folder), "prepare": {"source": {"type": "files", "path": str(folder / "input.txt")}},
         "pretrain": {"objective": "contrastive_text", "model": {"type": "bert", "num_layers": 0, "width": 16}},
-        "finetune": {"num_classes": 3},
+        "finetune": {"num_classes": 3, "epochs": 0},
         "release": {"max_tokens": 24, "reference_rows": 60, "search_documents": 120},
         **sections,
     }  # fmt: skip
     return run_config.RunConfig.model_validate(data)
 
 
+@functools.cache
+def released_run(base: Path) -> RunConfig:
+    """A tiny run that is released, made once; a test that changes it copies it first."""
+    limits = {"monitor": {"min_rows": 60, "window_rows": 100}, "update": {"min_new_rows": 40}}
+    config = make_run(base / "tiny_run", **limits)
+    release(config)
+    return config
+
+
+def copy_run(config: RunConfig, folder: Path) -> RunConfig:
+    shutil.copytree(config.folder, folder)
+    return config.model_copy(update={"run_dir": str(folder)})
+
+
 def _write_prepared(folder: Path, texts: list[str], labels: list[str], splits: list[str]) -> None:
     (folder / "documents").mkdir(parents=True)
     ids = [f"document-{number}" for number in range(len(texts))]
     table = pa.table([ids, texts, labels, list(range(len(texts))), splits], schema=schema.DOCUMENT)
+    settings = PrintSettings.of(DeduplicateConfig())
+    write_index_settings(folder / "dedup_index", settings)
+    write_prints(make_prints(table, settings, compiled=False), folder / "dedup_index" / "part-00000.arrow")
     for part, start in enumerate(range(0, len(texts), 100)):
         pq.write_table(table.slice(start, 100), folder / "documents" / f"part-{part:05}.parquet")
     tokenizer = Tokenizer(models.BPE())
@@ -78,18 +101,20 @@ def _write_prepared(folder: Path, texts: list[str], labels: list[str], splits: l
     tokenizer.save(str(folder / "tokenizer.json"))
 
 
-def _write_models(folder: Path, runner: Runner, texts: list[str], labels: list[str]) -> Bert:
+def _write_models(folder: Path, runner: Runner, texts: list[str], labels: list[str], splits: list[str]) -> Bert:
     torch.manual_seed(0)
     encoder = Bert(BertConfig(num_layers=0, width=16, num_heads=2, context_length=16), 400).eval()
     torch.nn.init.normal_(encoder.tokens.weight)
     load.save(encoder, folder / "pretrain", load.describe(encoder, objective="contrastive_text"))
     with torch.no_grad():
         embeddings = encoder.embed(torch.from_numpy(padded(runner.to_rows(texts)))).numpy()
-    fitted = LogisticRegression(C=10).fit(embeddings, labels)
+    labelled = [row for row, split in enumerate(splits) if split == schema.TRAIN][:90]
+    fitted = LogisticRegression(C=10).fit(embeddings[labelled], [labels[row] for row in labelled])
     classifier = Classifier(encoder, 3)
     with torch.no_grad():
         classifier.head.weight.copy_(torch.from_numpy(fitted.coef_))
         classifier.head.bias.copy_(torch.from_numpy(fitted.intercept_))
     load.save(classifier, folder / "finetune", load.describe(encoder))
     write_json(folder / "finetune" / "classes.json", {"classes": list(fitted.classes_)})
+    write_json(folder / "finetune" / "labelled_rows.json", {"ids": [f"document-{row}" for row in labelled]})
     return encoder

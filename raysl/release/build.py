@@ -1,12 +1,11 @@
 """From trained models to the files of a bundle; every export is proven before the next step starts."""
 
 import shutil
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from torch import nn
 
@@ -16,13 +15,14 @@ from raysl.models.load import load_classifier, load_encoder
 from raysl.models.text import Gpt, TextEncoder
 from raysl.progress import Progress
 from raysl.release import onnx
-from raysl.release.bundle import CLASSIFIER, ENCODER, GENERATOR, TOKENIZER, Bundle, write_bundle
+from raysl.release.bundle import CLASSIFIER, ENCODER, GENERATOR, SEARCH_EMBEDDINGS, TOKENIZER, Bundle, write_bundle
 from raysl.release.config import ReleaseConfig
 from raysl.release.reference import write_reference
-from raysl.release.runtime import Floats, Runner, Tokens
+from raysl.release.runtime import Runner, Tokens
 from raysl.release.search import write_search
 
 PARITY_ROWS = 200
+OUTPUTS = {ENCODER: ("embedding",), CLASSIFIER: ("logits", "embedding")}
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,8 @@ class Ingredients:
     """Rows (id, text, label) the models have not seen: parity and the monitor's window."""
     documents: pa.Table | None
     """Rows (id, text, label) to search in; None leaves search out."""
-    embedded: Floats | None = None
-    """Embeddings of the first documents, where this encoder has made them before."""
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    """Anything else bundle.json shall say."""
+    previous: Bundle | None = None
+    """A bundle of the same encoder whose documents come first in `documents`: its exports and embeddings are taken over."""
 
 
 def build_bundle(folder: Path, parts: Ingredients, config: ReleaseConfig) -> Bundle:
@@ -53,37 +51,51 @@ def build_bundle(folder: Path, parts: Ingredients, config: ReleaseConfig) -> Bun
     rows = runner.to_rows(parts.held_out[schema.TEXT].slice(0, PARITY_ROWS).to_pylist())
     encoder, description = load_encoder(parts.encoder)
     classifier, classes = load_classifier(parts.classifier) if parts.classifier else (None, [])
-    parity = _export_all(folder, encoder, classifier, rows, config)
+    taken = _take_over(folder, parts.previous)
+    parity = {**taken, **_export(folder, encoder, classifier, rows, config, skip=set(taken))}
     if parts.documents is not None:
-        write_search(folder, runner, parts.documents, parts.embedded)
+        known = parts.previous.path(SEARCH_EMBEDDINGS) if parts.previous else None
+        write_search(folder, runner, parts.documents, np.load(known) if known else None)
     found = write_reference(folder, runner, parts.held_out, classes)
     return write_bundle(
         folder,
         {
-            **parts.facts, **found, "classes": classes, "max_tokens": config.max_tokens, "width": encoder.width,
+            **found, "classes": classes, "max_tokens": config.max_tokens, "width": encoder.width,
             "context_length": encoder.config.context_length, "objective": description.get("objective"),
             "parity": {name: asdict(result) for name, result in parity.items()}, "versions": versions(),
         },
     )  # fmt: skip
 
 
-def _export_all(
-    folder: Path, encoder: TextEncoder, classifier: nn.Module | None, rows: list[Tokens], config: ReleaseConfig
-) -> dict[str, onnx.Parity]:
-    graphs: dict[str, tuple[nn.Module, list[str]]] = {ENCODER: (onnx.EmbedGraph(encoder), ["embedding"])}
-    if classifier is not None:
-        graphs[CLASSIFIER] = (classifier, ["logits", "embedding"])
-    total = len(graphs) + isinstance(encoder, Gpt)
+def _take_over(folder: Path, previous: Bundle | None) -> dict[str, onnx.Parity]:
+    """Copies the exports of an encoder that has not changed, with what was proven of them."""
+    names = [name for name in (ENCODER, GENERATOR) if previous is not None and previous.has(name)]
+    for name in names:
+        assert previous is not None
+        shutil.copyfile(previous.path(name), folder / name)
+    return {name: onnx.Parity(**previous.manifest["parity"][name]) for name in names if previous is not None}
+
+
+def _export(
+    folder: Path, encoder: TextEncoder, classifier: nn.Module | None, rows: list[Tokens], config: ReleaseConfig, *,
+    skip: set[str],
+) -> dict[str, onnx.Parity]:  # fmt: skip
+    """Exports and proves every model but those of `skip`."""
+    names = [ENCODER] + [CLASSIFIER] * (classifier is not None) + [GENERATOR] * isinstance(encoder, Gpt)
     parity = {}
-    with Progress("release: export", total=total, unit="models") as progress:
-        for name, (graph, outputs) in graphs.items():
-            onnx.export_on_tokens(graph, outputs, folder / name, config.opset)
-            parity[name] = onnx.check_parity(graph, folder / name, rows, config.max_tokens, config.parity_tolerance)
+    with Progress("release: export", total=len(set(names) - skip), unit="models") as progress:
+        for name in [name for name in names if name not in skip]:
+            path = folder / name
+            if name == GENERATOR:
+                assert isinstance(encoder, Gpt)
+                onnx.export_generator(encoder, path, config.opset)
+                parity[name] = onnx.check_generator_parity(encoder, path, rows, config.parity_tolerance)
+            else:
+                graph = onnx.EmbedGraph(encoder) if name == ENCODER else classifier
+                assert graph is not None
+                onnx.export_on_tokens(graph, OUTPUTS[name], path, config.opset)
+                parity[name] = onnx.check_parity(graph, path, rows, config.max_tokens, config.parity_tolerance)
             progress.advance(1, f"{name} differs by {parity[name].max_difference:.1e}")
-        if isinstance(encoder, Gpt):
-            onnx.export_generator(encoder, folder / GENERATOR, config.opset)
-            parity[GENERATOR] = onnx.check_generator_parity(encoder, folder / GENERATOR, rows, config.parity_tolerance)
-            progress.advance(1, f"{GENERATOR} differs by {parity[GENERATOR].max_difference:.1e}")
     return parity
 
 

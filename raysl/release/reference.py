@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
-from sklearn.metrics import accuracy_score, f1_score
 
 from raysl import schema, storage
+from raysl.metrics import classification
 from raysl.metrics.latency import latency
 from raysl.release.bundle import CLASSIFIER, ENCODER, REFERENCE
 from raysl.release.runtime import Floats, Runner, softmax
@@ -110,10 +110,14 @@ def figures(labels: Sequence[str | None], predictions: Sequence[str | None], cla
     known = [(truth, found) for truth, found in zip(labels, predictions, strict=True) if truth in set(classes)]
     if not known:
         return {}
-    truth, found = zip(*known, strict=True)
-    present = sorted(set(truth))
-    macro = f1_score(truth, found, labels=present, average="macro", zero_division=0)
-    return {"macro_f1": float(macro), "accuracy": float(accuracy_score(truth, found)), "rows": len(known)}
+    names = sorted({name for pair in known for name in pair if name is not None})
+    place = {name: number for number, name in enumerate(names)}
+    truth, found = np.array([[place[str(name)] for name in pair] for pair in known]).T
+    return {
+        "macro_f1": classification.macro_f1(truth, found, len(names)),
+        "accuracy": classification.accuracy(truth, found),
+        "rows": len(known),
+    }
 
 
 def _latencies(runner: Runner, texts: Sequence[str], name: str) -> list[float]:

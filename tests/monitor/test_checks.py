@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_run import make_documents, make_run
+from tiny_run import copy_run, make_documents, released_run
 
 from raysl.errors import StageError
 from raysl.monitor.checks import MonitorResult, judge, monitor
@@ -16,7 +16,6 @@ from raysl.monitor.window import Window
 from raysl.release.bundle import open_bundle
 from raysl.release.model_registry import production
 from raysl.release.reference import answer
-from raysl.release.release import release
 from raysl.release.runtime import Runner, softmax
 from raysl.run_config import RunConfig
 
@@ -86,11 +85,9 @@ def test_too_few_null_windows_are_refused() -> None:
         MonitorConfig(num_null_windows=100)
 
 
-@pytest.fixture(scope="module")
-def released(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
-    config = make_run(tmp_path_factory.mktemp("runs") / "tiny", monitor={"min_rows": 60, "window_rows": 100})
-    release(config)
-    return config
+@pytest.fixture
+def released(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> RunConfig:
+    return copy_run(released_run(tmp_path_factory.getbasetemp()), tmp_path / "run")
 
 
 def serve_texts(config: RunConfig, rows: list[tuple[str, str]], start: int, with_embedding: bool = True) -> None:
@@ -130,4 +127,4 @@ def test_recorded_traffic_is_judged_end_to_end(released: RunConfig, capsys: pyte
 
 def test_a_run_without_a_release_names_the_command(tmp_path: Path, released: RunConfig) -> None:
     with pytest.raises(StageError, match="raysl release"):
-        monitor(released.model_copy(update={"run_dir": str(tmp_path)}))
+        monitor(released.model_copy(update={"run_dir": str(tmp_path / "none")}))

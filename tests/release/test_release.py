@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from tiny_run import make_run
+from tiny_run import copy_run, released_run
 
 from raysl.errors import BundleError, ConfigError, StageError
 from raysl.release import model_registry
@@ -17,22 +17,15 @@ from raysl.release.runtime import Runner
 from raysl.run_config import RunConfig
 
 
-@pytest.fixture(scope="module")
-def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
-    return make_run(tmp_path_factory.mktemp("runs") / "tiny")
-
-
-@pytest.fixture(scope="module")
-def released(tiny_run: RunConfig) -> RunConfig:
-    release(tiny_run)
-    return tiny_run
+@pytest.fixture
+def released(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    return released_run(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture
 def copied(released: RunConfig, tmp_path: Path) -> RunConfig:
     """A released run whose files a test may spoil."""
-    shutil.copytree(released.folder, tmp_path / "run")
-    return released.model_copy(update={"run_dir": str(tmp_path / "run")})
+    return copy_run(released, tmp_path / "run")
 
 
 def test_the_first_release_is_in_production(released: RunConfig) -> None:
@@ -86,10 +79,10 @@ def test_a_release_killed_before_its_manifest_goes_on_without_a_second_version(c
     assert [v.state for v in model_registry.read_registry(copied.folder).versions] == ["production"]
 
 
-def test_an_export_that_differs_is_not_released(tiny_run: RunConfig, tmp_path: Path) -> None:
-    strict = tiny_run.release.model_copy(update={"parity_tolerance": 1e-12})  # type: ignore[union-attr]
-    shutil.copytree(tiny_run.folder, tmp_path / "run", ignore=shutil.ignore_patterns("release", "registry"))
-    config = tiny_run.model_copy(update={"run_dir": str(tmp_path / "run"), "release": strict})
+def test_an_export_that_differs_is_not_released(released: RunConfig, tmp_path: Path) -> None:
+    strict = released.release.model_copy(update={"parity_tolerance": 1e-12})  # type: ignore[union-attr]
+    shutil.copytree(released.folder, tmp_path / "run", ignore=shutil.ignore_patterns("release", "registry"))
+    config = released.model_copy(update={"run_dir": str(tmp_path / "run"), "release": strict})
     with pytest.raises(BundleError, match=r"differs from PyTorch by .*release.parity_tolerance"):
         release(config)
     assert not (tmp_path / "run" / "registry").exists()
@@ -97,13 +90,13 @@ def test_an_export_that_differs_is_not_released(tiny_run: RunConfig, tmp_path: P
 
 
 def test_another_config_is_refused_and_with_redo_becomes_the_next_version(copied: RunConfig) -> None:
-    shorter = copied.release.model_copy(update={"max_tokens": 12})  # type: ignore[union-attr]
+    shorter = copied.release.model_copy(update={"max_tokens": 23})  # type: ignore[union-attr]
     config = copied.model_copy(update={"release": shorter})
-    with pytest.raises(ConfigError, match="max_tokens: 24 -> 12"):
+    with pytest.raises(ConfigError, match="max_tokens: 24 -> 23"):
         release(config)
     release(config, redo=True)
     version, folder = model_registry.production(config.folder)
-    assert (version, open_bundle(folder).max_tokens) == (2, 12)
+    assert (version, open_bundle(folder).max_tokens) == (2, 23)
 
 
 def test_a_worse_release_is_archived(copied: RunConfig) -> None:
@@ -118,9 +111,9 @@ def test_a_worse_release_is_archived(copied: RunConfig) -> None:
     assert "macro-F1" in model_registry.read_registry(copied.folder).versions[1].reason
 
 
-def test_a_missing_stage_is_named(tiny_run: RunConfig, tmp_path: Path) -> None:
+def test_a_missing_stage_is_named(released: RunConfig, tmp_path: Path) -> None:
     with pytest.raises(StageError, match="raysl prepare"):
-        release(tiny_run.model_copy(update={"run_dir": str(tmp_path / "empty")}))
+        release(released.model_copy(update={"run_dir": str(tmp_path / "empty")}))
 
 
 def test_macro_f1_is_over_the_known_classes_alone() -> None:

@@ -1,0 +1,235 @@
+"""`raysl update`: new labelled rows in, a better version out, or none.
+
+gather -> prepare only the new rows -> fine-tune on old and new -> both versions on rows neither has seen -> gate.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from raysl import schema, storage
+from raysl.data.additions import Additions, prepare_additions, read_source
+from raysl.errors import StageError
+from raysl.monitor.recorder import read_records
+from raysl.progress import say
+from raysl.release import model_registry
+from raysl.release.build import Ingredients, build_bundle
+from raysl.release.bundle import REFERENCE, SEARCH_DOCUMENTS, TOKENIZER, Bundle, open_bundle
+from raysl.release.documents import COLUMNS, draw_split
+from raysl.release.gate import Decision, judge
+from raysl.run_config import RunConfig, needed
+from raysl.stage import log_metrics, require
+from raysl.train.finetune import finetune_rows
+
+FEWEST_OF_A_NEW_CLASS = 5
+"""Labelled rows from which a label that the model does not know becomes a class of it."""
+OLD_TEST_ROWS = 5000
+"""Documents of the old test split that the gate reads at most."""
+ADDED_ROWS = "added.parquet"
+HELD_OUT, FROM_SERVICE = "held_out", "from_service"
+ADDED = pa.schema([*schema.RAW_DOCUMENT, (HELD_OUT, pa.bool_()), (FROM_SERVICE, pa.bool_())])
+"""A row that an update added: whether only the gate has read it, and whether it is somebody's request."""
+
+
+@dataclass(frozen=True)
+class UpdateResult:
+    """What came of one update. Without `decision` there were too few new rows to make a version of."""
+
+    gathered: Mapping[str, int]
+    """Rows by where they came from."""
+    dropped: Mapping[str, int]
+    """Rows that went, by reason."""
+    kept: int
+    production: int
+    """The version that was in production before."""
+    version: int | None = None
+    """The version made, whether it was promoted or archived."""
+    decision: Decision | None = None
+
+    @property
+    def promoted(self) -> bool:
+        return self.decision is not None and self.decision.accepted
+
+
+def update(config: RunConfig) -> UpdateResult:
+    """Makes the next version from requests that got feedback and the rows of `update.source`.
+
+    It goes into production only if it gains `min_gain` on all held-out rows and loses at most `max_loss_on_old` on the
+    old ones; else it stays in the registry, archived, with the reason. A running service takes a promoted version over.
+    """
+    needed(config, "finetune")
+    needed(config, "release")
+    for stage in ("prepare", "pretrain", "finetune"):
+        require(config.folder, stage, stage)
+    number, folder = model_registry.production(config.folder)
+    production = open_bundle(folder)
+    gathered, rows, dropped = gather(config)
+    before = added_rows(config.folder)
+    additions = prepare_additions(rows, before.select(list(COLUMNS)), config.folder / "prepare/dedup_index", config.prepare)
+    additions = drop_rare_classes(additions, production)
+    result = UpdateResult(gathered, _sum(dropped, additions.dropped), len(additions.rows), number)
+    if result.kept >= config.update.min_new_rows:
+        result = _make_version(config, production, before, split(additions.rows, config), result)
+    _keep(config, result)
+    return result
+
+
+def gather(config: RunConfig) -> tuple[dict[str, int], pa.Table, dict[str, int]]:
+    """Rows of the service and of `update.source`, their counts, and how many could not be read."""
+    records = read_records(config.folder)
+    records = records.filter(pc.and_(pc.equal(records["task"], "classify"), pc.is_valid(records[schema.LABEL])))
+    served = pa.table([records["request_id"], records[schema.TEXT], records[schema.LABEL]], schema=schema.RAW_DOCUMENT)
+    gathered, bad = {"feedback": len(served)}, dict[str, int]()
+    tables = [_marked(served, "request")]
+    if config.update.source is not None:
+        fresh, bad = read_source(config.update.source, config.prepare.partition_mb)
+        gathered["source"] = len(fresh) + sum(bad.values())
+        tables.append(_marked(fresh, "source"))
+    return gathered, pa.concat_tables(tables), bad
+
+
+def _marked(rows: pa.Table, mark: str) -> pa.Table:
+    """Ids that say where a row is from, unique beside those of other places."""
+    ids = [f"{mark}:{place}:{name}" for place, name in enumerate(rows[schema.ID].to_pylist())]
+    return rows.set_column(0, schema.ID, pa.array(ids, pa.string()))
+
+
+def drop_rare_classes(additions: Additions, production: Bundle) -> Additions:
+    """Without labels that the model does not know and that too few rows have."""
+    labels = additions.rows[schema.LABEL].to_pylist()
+    counts, known = Counter(labels), set(production.classes)
+    keep = [label in known or counts[label] >= FEWEST_OF_A_NEW_CLASS for label in labels]
+    dropped = {"rare_new_class": len(keep) - sum(keep)} if not all(keep) else {}
+    return Additions(additions.rows.filter(pa.array(keep, pa.bool_())), _sum(additions.dropped, dropped))
+
+
+def split(rows: pa.Table, config: RunConfig) -> pa.Table:
+    """Rows of ADDED; what is held out is drawn by a hash of the text, and of each class at least one row is trained on."""
+    held_out = []
+    trained: set[str] = set()
+    for text, label in zip(rows[schema.TEXT].to_pylist(), rows[schema.LABEL].to_pylist(), strict=True):
+        draw = int(storage.hash_text(f"{config.seed}:{text}")[:12], 16) / 16**12
+        held_out.append(draw < config.update.held_out_share and label in trained)
+        trained.add(label)
+    served = [name.startswith("request:") for name in rows[schema.ID].to_pylist()]
+    return pa.table([*rows.columns, pa.array(held_out, pa.bool_()), pa.array(served, pa.bool_())], schema=ADDED)
+
+
+def added_rows(run_folder: Path) -> pa.Table:
+    """Rows (ADDED) of the updates whose version was promoted."""
+    changes = model_registry.read_registry(run_folder).changes
+    promoted = sorted({change.version for change in changes if change.after == model_registry.PRODUCTION})
+    paths = [run_folder / "update" / str(version) / ADDED_ROWS for version in promoted]
+    return pa.concat_tables([ADDED.empty_table(), *(pq.read_table(path) for path in paths if path.is_file())])
+
+
+def _make_version(
+    config: RunConfig, production: Bundle, before: pa.Table, fresh: pa.Table, result: UpdateResult
+) -> UpdateResult:
+    """Trains, builds, judges, registers. Killed anywhere and run again it does the same once more."""
+    work = config.folder / "update" / "work"
+    storage.remove(work)
+    classes = sorted({*production.classes, *fresh[schema.LABEL].to_pylist()})
+    _finetune(config, pa.concat_tables([before, fresh]), classes, work / "finetune")
+    parts = _ingredients(config, production, work / "finetune", fresh)
+    assert config.release is not None
+    candidate = build_bundle(work / "bundle", parts, config.release)
+    old = _old_rows(config, before)
+    decision = judge(production, candidate, old, _held_out(fresh), config.update.min_gain, config.update.max_loss_on_old)
+    version = model_registry.register(config.folder, candidate.folder, asdict(decision.candidate), "made by update")
+    with storage.atomic_path(config.folder / "update" / str(version)) as temporary:
+        temporary.mkdir(parents=True)
+        (work / "finetune").rename(temporary / "finetune")
+        pq.write_table(fresh, temporary / ADDED_ROWS, compression="zstd")
+    change = model_registry.promote if decision.accepted else model_registry.archive
+    change(config.folder, version, decision.reason)
+    storage.remove(work)
+    return replace(result, version=version, decision=decision)
+
+
+def _finetune(config: RunConfig, added: pa.Table, classes: list[str], folder: Path) -> None:
+    """Starts again from the pretrained encoder; old labelled rows weigh at least as much as the new ones."""
+    fresh = added.filter(pc.invert(added[HELD_OUT]))
+    ids = set(storage.read_json(config.folder / "finetune" / "labelled_rows.json")["ids"])
+    old = _documents_by_id(config, ids)
+    times = max(1, -(-len(fresh) // max(len(old), 1)))
+    rows = pa.concat_tables([*[old] * times, fresh.select(list(COLUMNS))])
+    finetune_rows(
+        config, config.folder / "pretrain", rows[schema.TEXT].to_pylist(), rows[schema.LABEL].to_pylist(),
+        config.folder / "prepare" / TOKENIZER, folder, classes,
+    )  # fmt: skip
+
+
+def _documents_by_id(config: RunConfig, ids: set[str]) -> pa.Table:
+    tables = []
+    for path in sorted((config.folder / "prepare" / "documents").glob("part-*.parquet")):
+        table = pq.read_table(path, columns=list(COLUMNS))
+        tables.append(table.filter(pc.is_in(table[schema.ID], pa.array(sorted(ids), pa.string()))))
+    if not tables:
+        raise StageError("The documents of `prepare` are gone. Run `raysl prepare` first.")
+    return pa.concat_tables(tables)
+
+
+def _ingredients(config: RunConfig, production: Bundle, classifier: Path, fresh: pa.Table) -> Ingredients:
+    """Production's bundle with another classifier; encoder and tokenizer stay, so known embeddings do too.
+
+    Requests do not go into the search index: it would show one user's text to another.
+    """
+    documents = None
+    if production.has(SEARCH_DOCUMENTS):
+        public = fresh.filter(pc.invert(fresh[FROM_SERVICE])).select(list(COLUMNS))
+        documents = pa.concat_tables([pq.read_table(production.path(SEARCH_DOCUMENTS)), public])
+    reference = pq.read_table(production.path(REFERENCE), columns=list(COLUMNS))
+    return Ingredients(
+        encoder=config.folder / "pretrain", classifier=classifier, tokenizer=production.path(TOKENIZER),
+        held_out=pa.concat_tables([_held_out(fresh), reference]), documents=documents, previous=production,
+    )  # fmt: skip
+
+
+def _old_rows(config: RunConfig, before: pa.Table) -> pa.Table:
+    """The old test split, and what earlier updates held out."""
+    documents = config.folder / "prepare" / "documents"
+    return pa.concat_tables([draw_split(documents, schema.TEST, OLD_TEST_ROWS, config.seed), _held_out(before)])
+
+
+def _held_out(added: pa.Table) -> pa.Table:
+    return added.filter(added[HELD_OUT]).select(list(COLUMNS))
+
+
+def _sum(*counts: Mapping[str, int]) -> dict[str, int]:
+    return dict(sum((Counter(count) for count in counts), Counter()))
+
+
+def _keep(config: RunConfig, result: UpdateResult) -> None:
+    folder = config.folder / "update"
+    data: dict[str, Any] = {**asdict(result), "promoted": result.promoted}
+    storage.write_json(folder / "latest.json", data)
+    storage.append_jsonl(folder / "history.jsonl", data)
+    if result.decision is not None:
+        scores = {f"macro_f1_{name}": value for name, value in asdict(result.decision.candidate).items()}
+        log_metrics(config.folder, "update", version=result.version, promoted=result.promoted, **scores)
+    for line in table(result, config):
+        say(line)
+
+
+def table(result: UpdateResult, config: RunConfig) -> list[str]:
+    """What `raysl update` prints."""
+    came = ", ".join(f"{count:,} {name}" for name, count in result.gathered.items())
+    lines = [f"update: gathered {came}; kept {result.kept:,}"]
+    lines += [f"  dropped {count:,}  {reason}" for reason, count in sorted(result.dropped.items())]
+    decision = result.decision
+    if decision is None:
+        lines.append(f"no update: {result.kept:,} new labelled rows, needed are {config.update.min_new_rows:,}")
+        return lines
+    lines.append(f"  {'macro-F1':12}  {'old':>6}  {'new':>6}  {'all':>6}")
+    for number, scores in ((result.production, decision.production), (result.version, decision.candidate)):
+        lines.append(f"  version {number:<4}  {scores.old:6.3f}  {scores.new:6.3f}  {scores.all:6.3f}")
+    answer = "promoted" if decision.accepted else f"archived, version {result.production} stays in production"
+    lines.append(f"version {result.version} is {answer}: it {decision.reason}")
+    return lines

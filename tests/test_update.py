@@ -1,0 +1,95 @@
+"""An update makes a better version from new rows, refuses a worse one, and makes none of too few."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from tiny_run import TOPICS, copy_run, make_documents, released_run
+
+from raysl.errors import ConfigError
+from raysl.monitor.recorder import Label, Record, Recorder
+from raysl.release import model_registry
+from raysl.release.bundle import open_bundle
+from raysl.run_config import RunConfig
+from raysl.update import update
+
+NEW_TOPICS = {**TOPICS, "sound": "wave note pitch tempo chord volume melody"}
+
+
+@pytest.fixture
+def run(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> RunConfig:
+    return copy_run(released_run(tmp_path_factory.getbasetemp()), tmp_path / "run")
+
+
+def give_feedback(config: RunConfig, rows: list[tuple[str, str]]) -> None:
+    recorder = Recorder(config.folder, "writer", flush_seconds=60)
+    for number, (text, label) in enumerate(rows):
+        recorder.record(Record(f"r{number}", number, "classify", text, 2.0, 1.0, 1, "files", 0.5))
+        recorder.record(Label(f"r{number}", number + 0.5, label))
+    recorder.record(Record("unlabelled", 0, "classify", "some text without feedback", 2.0, 1.0, 1, "files", 0.5))
+    recorder.close()
+
+
+def test_better_rows_make_version_two_with_a_new_class(run: RunConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = make_documents(120, seed=5, topics=NEW_TOPICS)
+    give_feedback(run, rows)
+    result = update(run)
+    assert result.promoted
+    version, folder = model_registry.production(run.folder)
+    bundle = open_bundle(folder)
+    assert (version, bundle.classes) == (2, ("files", "network", "numbers", "sound"))
+    assert "version 2 is promoted: it gains" in capsys.readouterr().err
+    assert json.loads((run.folder / "update" / "latest.json").read_text())["version"] == 2
+    requests = {text for text, _ in rows}
+    assert requests.isdisjoint(pq.read_table(bundle.path("search/documents.parquet"))["text"].to_pylist())
+    assert not requests.isdisjoint(pq.read_table(bundle.path("reference.parquet"))["text"].to_pylist())
+
+    again = update(run)  # the same feedback is no news
+    assert (again.version, again.kept) == (None, 0)
+    assert again.dropped["exact_duplicate"] + again.dropped.get("near_duplicate", 0) == 120
+    assert model_registry.production(run.folder)[0] == 2
+
+
+def test_shuffled_labels_are_refused_and_the_reason_is_kept(run: RunConfig) -> None:
+    rows = make_documents(120, seed=6)
+    labels = np.random.default_rng(0).permutation([label for _, label in rows])
+    give_feedback(run, [(text, str(label)) for (text, _), label in zip(rows, labels, strict=True)])
+    result = update(run)
+    assert not result.promoted
+    assert model_registry.production(run.folder)[0] == 1
+    archived = model_registry.read_registry(run.folder).version(2)
+    assert archived.state == "archived"
+    assert "macro-F1" in archived.reason
+
+
+def test_too_few_rows_make_no_version(run: RunConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    give_feedback(run, make_documents(20, seed=7))
+    result = update(run)
+    assert (result.version, result.decision) == (None, None)
+    assert f"no update: {result.kept} new labelled rows, needed are 40" in capsys.readouterr().err
+    assert len(model_registry.read_registry(run.folder).versions) == 1
+
+
+def test_only_new_labelled_clean_rows_are_kept(run: RunConfig, tmp_path: Path) -> None:
+    old = pq.read_table(run.folder / "prepare" / "documents")["text"][4].as_py()
+    rows = [
+        {"text": old, "label": "files"},
+        {"text": " \n ", "label": "files"},
+        {"text": "nobody said what this one is about at all", "label": None},
+        {"text": "a label that a single row has makes no class of its own", "label": "single"},
+        {"text": "open the folder and read the path before you rename the file", "label": "files"},
+    ]
+    (tmp_path / "new.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = {"type": "files", "path": str(tmp_path / "new.jsonl"), "label_column": "label"}
+    changed = RunConfig.model_validate({**run.model_dump(mode="json"), "update": {"source": source}})
+    result = update(changed)
+    assert result.gathered == {"feedback": 0, "source": 5}
+    assert result.kept == 1
+    assert result.dropped == {"exact_duplicate": 1, "missing_text": 1, "no_label": 1, "rare_new_class": 1}
+
+
+def test_a_run_without_a_classifier_is_refused(run: RunConfig) -> None:
+    with pytest.raises(ConfigError, match="finetune"):
+        update(run.model_copy(update={"finetune": None}))
