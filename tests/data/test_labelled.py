@@ -1,0 +1,50 @@
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from raysl import schema
+from raysl.data.labelled import Documents, class_numbers, draw_per_class, largest_classes, read_documents
+from raysl.errors import DataError
+
+
+def documents(labels: list[str | None]) -> Documents:
+    return Documents([str(n) for n in range(len(labels))], ["text"] * len(labels), labels)
+
+
+def test_the_largest_labels_become_classes_by_name_and_ties_go_by_name() -> None:
+    rows = documents(["b", "b", "a", "a", "z", "z", "z", "c", None])
+    assert largest_classes(rows, 3) == ["a", "b", "z"]
+    chosen = rows.of_classes(["a", "z"])
+    assert chosen.ids == ["2", "3", "4", "5", "6"]
+    assert class_numbers(chosen, ["a", "z"]).tolist() == [0, 0, 1, 1, 1]
+
+
+def test_one_label_is_no_classification() -> None:
+    with pytest.raises(DataError, match="two labels"):
+        largest_classes(documents(["a", "a", None]), 5)
+
+
+def test_a_draw_is_balanced_seeded_and_takes_all_of_a_small_class() -> None:
+    targets = np.array([0] * 20 + [1] * 20 + [2] * 2)
+    drawn = draw_per_class(targets, 5, (1, 2))
+    assert np.bincount(targets[drawn]).tolist() == [5, 5, 2]
+    assert drawn.tolist() == draw_per_class(targets, 5, (1, 2)).tolist()
+    assert drawn.tolist() != draw_per_class(targets, 5, (1, 3)).tolist()
+    assert draw_per_class(targets, None, (0,)).tolist() == list(range(42))
+
+
+def test_a_split_is_read_in_order_over_all_parts(tmp_path: Path) -> None:
+    (tmp_path / "documents").mkdir()
+    for part, splits in enumerate((["train", "test"], ["test", "train"])):
+        ids = [f"{part}{n}" for n in range(2)]
+        table = pa.table([ids, ids, [None, "a"], [0, 1], splits], schema=schema.DOCUMENT)
+        pq.write_table(table, tmp_path / "documents" / f"part-{part:05d}.parquet")
+    assert read_documents(tmp_path, "test") == Documents(["01", "10"], ["01", "10"], ["a", None])
+
+
+def test_a_folder_without_documents_names_the_command(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="raysl prepare"):
+        read_documents(tmp_path, "train")

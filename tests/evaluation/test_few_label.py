@@ -1,0 +1,48 @@
+"""The protocol: same draws and test rows for all methods, and yardsticks that are real ones."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from raysl.evaluation import baselines, few_label
+from raysl.run_config import RunConfig
+from tests.tiny_run import make_documents, make_run
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    settings = {"labels_per_class": [2, 4], "num_draws": 3, "lsa_width": 6, "max_test_rows": 40, "scratch_epochs": 2}
+    return make_run(tmp_path_factory.mktemp("tiny"), evaluate=settings, finetune={"num_classes": 3, "epochs": 2})
+
+
+def test_jobs_cover_every_method_budget_and_draw_once(config: RunConfig) -> None:
+    protocol = few_label.build_protocol(config)
+    rows = [row for job in few_label.jobs(config) for row in few_label.run_job(protocol, job)]
+    seen = [(row["method"], row["labels_per_class"], row["draw"]) for row in rows]
+    assert len(seen) == len(set(seen)) == few_label.num_scores(config) == 5 * 2 * 3
+    assert all(0 <= row["macro_f1"] <= 1 for row in rows)
+
+
+def test_draws_differ_but_are_the_same_for_every_method(config: RunConfig) -> None:
+    first, second = few_label.build_protocol(config), few_label.build_protocol(config)
+    assert first.draw(4, 0).tolist() == second.draw(4, 0).tolist()
+    assert first.draw(4, 0).tolist() != first.draw(4, 1).tolist()
+    assert np.bincount(first.targets[first.draw(4, 0)]).tolist() == [4, 4, 4]
+    assert first.test.ids == second.test.ids
+
+
+def test_no_test_row_is_in_the_labelled_pool(config: RunConfig) -> None:
+    protocol = few_label.build_protocol(config)
+    assert not set(protocol.pool.ids) & set(protocol.test.ids)
+
+
+@pytest.mark.parametrize("features", [baselines.tfidf, lambda *texts: baselines.lsa(*texts, width=10, seed=0)])
+def test_yardsticks_learn_topics_from_a_few_labels(features: object, tmp_path: Path) -> None:
+    train, test = make_documents(200, seed=1), make_documents(90, seed=2)
+    names = sorted({label for _, label in train})
+    targets = np.array([names.index(label) for _, label in train])
+    truth = np.array([names.index(label) for _, label in test])
+    texts = [text for text, _ in train]
+    predict = baselines.regression_predict(*features(texts, texts, [text for text, _ in test]))  # type: ignore[operator]
+    assert (predict(np.arange(30), targets[:30]) == truth).mean() > 0.8
