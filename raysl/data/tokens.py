@@ -2,7 +2,8 @@
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,32 +25,67 @@ if TYPE_CHECKING:
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 """Ids 0 to 4 of every vocabulary."""
+MARK = "\u2581"
+"""Begins every word while the pieces of a WordPiece vocabulary are found."""
+MAX_ALPHABET = 1000
+"""Characters of a WordPiece vocabulary at most, the most frequent ones; others are unknown."""
 UNKNOWN, SEPARATOR = SPECIAL_TOKENS.index("[UNK]"), SPECIAL_TOKENS.index("[SEP]")
 
 
 def train_tokenizer(texts: Iterator[str], config: TokenizerConfig) -> "Tokenizer":
     """The vocabulary depends on the texts alone, neither on their order nor on the number of threads."""
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
     steps: list[Any] = [normalizers.NFC(), *([normalizers.Lowercase()] if config.lowercase else [])]
-    options: dict[str, Any] = {
-        "vocab_size": config.vocab_size,
-        "special_tokens": list(SPECIAL_TOKENS),
-        "show_progress": False,
-    }
+    normalizer = normalizers.Sequence(steps)
     if config.type == "bpe":
-        tokenizer = Tokenizer(models.BPE())
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+        pieces = pre_tokenizers.ByteLevel(add_prefix_space=True)
+        tokenizer = _trained_bpe(texts, config.vocab_size, normalizer, pieces, pre_tokenizers.ByteLevel.alphabet())
         tokenizer.decoder = decoders.ByteLevel()
-        trainer: Any = trainers.BpeTrainer(initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), **options)
-    else:
-        tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        tokenizer.decoder = decoders.WordPiece()
-        trainer = trainers.WordPieceTrainer(limit_alphabet=1000, **options)
-    tokenizer.normalizer = normalizers.Sequence(steps)
+        return tokenizer
+    tokenizer = Tokenizer(
+        models.WordPiece(_wordpiece_vocabulary(list(texts), config.vocab_size, normalizer), unk_token="[UNK]")
+    )
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    tokenizer.add_special_tokens(list(SPECIAL_TOKENS))
+    return tokenizer
+
+
+def _trained_bpe(texts: Iterable[str], size: int, normalizer: Any, pieces: Any, alphabet: Sequence[str]) -> "Tokenizer":
+    from tokenizers import Tokenizer, models, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, pieces
+    trainer = trainers.BpeTrainer(
+        vocab_size=size, special_tokens=list(SPECIAL_TOKENS), show_progress=False,
+        initial_alphabet=list(alphabet), limit_alphabet=len(alphabet),
+    )  # fmt: skip
     tokenizer.train_from_iterator(texts, trainer)
     return tokenizer
+
+
+def _wordpiece_vocabulary(texts: Sequence[str], size: int, normalizer: Any) -> dict[str, int]:
+    """Pieces that begin a word stand bare, the others behind ##.
+
+    The trainer for WordPiece numbers ## pieces in the order of a randomly seeded hash table: another vocabulary at each
+    call. So the pieces come from a BPE in which every word begins with a mark.
+    """
+    from tokenizers import pre_tokenizers
+
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(normalizer.normalize_str(text))
+    common = sorted((char for char in counts if not char.isspace()), key=lambda char: (-counts[char], char))
+    alphabet = sorted(common[:MAX_ALPHABET])
+    marked = pre_tokenizers.Sequence(
+        [pre_tokenizers.BertPreTokenizer(), pre_tokenizers.Metaspace(MARK, prepend_scheme="always", split=False)]
+    )
+    trained = _trained_bpe(texts, size, normalizer, marked, [MARK, *alphabet])
+    pieces = sorted(trained.get_vocab(), key=trained.get_vocab().__getitem__)[len(SPECIAL_TOKENS) :]
+    bare = [piece.removeprefix(MARK) if piece.startswith(MARK) else f"##{piece}" for piece in pieces if piece != MARK]
+    vocabulary = dict.fromkeys([*SPECIAL_TOKENS, *alphabet, *(f"##{char}" for char in alphabet), *bare])
+    return {piece: number for number, piece in enumerate(list(vocabulary)[:size])}
 
 
 @dataclass(frozen=True)

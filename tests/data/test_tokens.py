@@ -1,0 +1,45 @@
+"""The vocabulary and the token lists."""
+
+import numpy as np
+import pytest
+
+from raysl.data.config import TokenizerConfig
+from raysl.data.tokens import SPECIAL_TOKENS, tokenize, train_tokenizer
+
+
+def corpus() -> list[str]:
+    random = np.random.default_rng(0)
+    syllables = [a + b for a in "bdfgklmnprst" for b in "aeiou"]
+    return [" ".join("".join(random.choice(syllables, 3)) for _ in range(30)) for _ in range(200)]
+
+
+@pytest.mark.parametrize("kind", ["bpe", "wordpiece"])
+def test_training_does_not_depend_on_order_or_repetition_of_the_call(kind: str) -> None:
+    config = TokenizerConfig(type=kind, vocab_size=400)
+    texts = corpus()
+    first = train_tokenizer(iter(texts), config)
+    assert first.to_str() == train_tokenizer(iter(texts[::-1]), config).to_str()
+    assert [first.id_to_token(number) for number in range(5)] == list(SPECIAL_TOKENS)
+    assert first.get_vocab_size() == 400
+
+
+def test_bpe_holds_any_text_and_wordpiece_has_unknowns() -> None:
+    bpe, pieces = (
+        train_tokenizer(iter(corpus()), TokenizerConfig(type=kind, vocab_size=400)) for kind in ("bpe", "wordpiece")
+    )
+    assert bpe.decode(bpe.encode("ü 日本 bada").ids).strip() == "ü 日本 bada"
+    assert 1 in pieces.encode("日本").ids
+
+
+def test_case_is_dropped_only_when_asked() -> None:
+    for lowercase in (True, False):
+        tokenizer = train_tokenizer(iter(corpus()), TokenizerConfig(vocab_size=400, lowercase=lowercase))
+        assert (tokenizer.encode("BADA").ids == tokenizer.encode("bada").ids) is lowercase
+
+
+def test_each_document_ends_with_a_separator() -> None:
+    tokenizer = train_tokenizer(iter(corpus()), TokenizerConfig(vocab_size=400))
+    rows = tokenize(["bada", "", "dele"], tokenizer)
+    assert rows.type.value_type == "int32"
+    assert rows.to_pylist() == [[*tokenizer.encode("bada").ids, 3], [3], [*tokenizer.encode("dele").ids, 3]]
+    assert len(tokenize([], tokenizer)) == 0
