@@ -7,6 +7,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any, Self
@@ -53,23 +54,22 @@ class ServiceHandle:
         """Replaces the served version without a gap: new replicas answer before the old ones go."""
         folder = version_folder(self.settings.run_folder, version)
         settings = replace(self.settings, version=version, bundle_folder=folder)
-        self.examples = check_settings(settings)
-        self.settings = settings
-        deploy(self)
+        examples = check_settings(settings)
+        before = self.settings, self.examples
+        self.settings, self.examples = settings, examples
+        try:
+            deploy(self)
+        except BaseException:
+            self.settings, self.examples = before
+            raise
 
     def stop(self) -> None:
         """Answers what is in flight, writes the records and ends the service; the cluster too, if `start` began it."""
-        import ray
-        from ray import serve as ray_serve
-
         if self.stopped:
             return
         self.stopped = True
         (self.settings.run_folder / SERVICE_FILE).unlink(missing_ok=True)
-        if ray.is_initialized():
-            ray_serve.delete(self.app)
-            if self.local:
-                ray_serve.shutdown()
+        _stop_ray_serve(self)
         if self.port is not None:
             self.port.close()
         if self.owns_cluster:
@@ -80,6 +80,19 @@ class ServiceHandle:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+def _stop_ray_serve(service: ServiceHandle) -> None:
+    import ray
+    from ray import serve as ray_serve
+    from ray.serve.exceptions import RayServeException
+
+    if not ray.is_initialized():
+        return
+    with suppress(RayServeException):  # it never came up
+        ray_serve.delete(service.app)
+        if service.local:
+            ray_serve.shutdown()
 
 
 def serve(config: RunConfig) -> None:
