@@ -23,7 +23,8 @@ MAX_CHECKS = 2000
 """Exact comparisons for one document at most, so that a million variants of one template end in time."""
 FEW_PAIRS = 300_000
 """Pairs of documents in common buckets up to which numpy resolves them in a second or two."""
-CHUNK_BYTES = 4 << 20
+CHUNK_BYTES = {True: 4 << 20, False: 128 << 10}
+"""Text of one call of the kernels: compiled ones work in place, numpy's intermediate arrays should fit a core's cache."""
 BAND_BASE = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -61,7 +62,7 @@ def deduplicate(texts: pa.Array | pa.ChunkedArray, threshold: float = 0.8, ngram
                 rows_per_band: int = 8, seed: int = 1, compiled: bool = True) -> Duplicates:  # fmt: skip
     """Finds the near-duplicates among `texts`; needs about twice the memory of the text."""
     parts, keys = [], []
-    for chunk in chunks(texts):
+    for chunk in chunks(texts, compiled):
         hashes, starts = shingle_hashes(chunk, ngram, compiled)
         signature = signatures(hashes, starts, num_bands * rows_per_band, seed, compiled)
         keys.append(band_keys(signature, num_bands, rows_per_band))
@@ -79,14 +80,14 @@ def joined(parts: list[tuple[NDArray[np.uint64], NDArray[np.int64]]]) -> Shingle
     return Shingles(np.concatenate([hashes for hashes, _ in parts]), starts, stops)
 
 
-def chunks(texts: pa.Array | pa.ChunkedArray) -> list[pa.Array]:
+def chunks(texts: pa.Array | pa.ChunkedArray, compiled: bool = True) -> list[pa.Array]:
     """Arrays of about CHUNK_BYTES (one text may be longer)."""
     arrays = texts.chunks if isinstance(texts, pa.ChunkedArray) else [texts]
     found = []
     for array in arrays:
         if not len(array):
             continue
-        step = max(1, int(len(array) * CHUNK_BYTES / max(array.nbytes, 1)))
+        step = max(1, int(len(array) * CHUNK_BYTES[compiled] / max(array.nbytes, 1)))
         found += [array.slice(start, step) for start in range(0, len(array), step)]
     return found
 

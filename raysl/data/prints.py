@@ -42,7 +42,7 @@ def make_prints(table: pa.Table, settings: PrintSettings, compiled: bool) -> pa.
     """Columns id, label, digest (16 bytes), num_bytes, keys and shingles for each row of id, text, label."""
     texts = table[TEXT]
     parts = []
-    for chunk in minhash.chunks(texts):
+    for chunk in minhash.chunks(texts, compiled):
         hashes, starts = minhash.shingle_hashes(chunk, settings.ngram, compiled)
         size = settings.num_bands * settings.rows_per_band
         signature = minhash.signatures(hashes, starts, size, settings.seed, compiled)

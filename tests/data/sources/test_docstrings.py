@@ -25,7 +25,7 @@ def by_ast(node: ast.AST, min_chars: int, name: str = "") -> Iterator[tuple[str,
         yield from by_ast(child, min_chars, inner)
 
 
-@pytest.mark.parametrize("package", ["asyncio", "json", "unittest", "email", "collections", "."])
+@pytest.mark.parametrize("package", ["asyncio", "json", "unittest", "email", "collections", "logging", "concurrent/futures"])
 def test_finds_what_the_parser_finds_in_the_standard_library(package: str) -> None:
     found = 0
     for path in sorted((STDLIB / package).glob("*.py")):
@@ -35,7 +35,7 @@ def test_finds_what_the_parser_finds_in_the_standard_library(package: str) -> No
             expected = list(by_ast(ast.parse(source), 200))
         assert docstrings(source, 200) == expected, path.name
         found += len(expected)
-    assert found > 5
+    assert found > 4
 
 
 TRICKY = '''#!/usr/bin/env python
