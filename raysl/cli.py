@@ -178,6 +178,7 @@ def _disconnect() -> None:
 
 def _ending(name: str, arguments: argparse.Namespace, config: "RunConfig", result: Any) -> list[str]:
     """Where the result is and what to type next."""
+    from raysl.cluster import in_job
     from raysl.run import stages
 
     made = stages(config)
@@ -189,7 +190,8 @@ def _ending(name: str, arguments: argparse.Namespace, config: "RunConfig", resul
     after = made[made.index(last) + 1 :][:1]
     following = after[0] if after and name in made else ("serve" if config.serve and last == "release" else "")
     if following:
-        lines.append(f"next:   raysl {' '.join([following, arguments.yaml, *arguments.overrides])}")
+        start = f"ray job submit --working-dir . -- python jobs/{following}.py" if in_job() else f"raysl {following}"
+        lines.append(f"next:   {' '.join([start, arguments.yaml, *arguments.overrides])}")
     return lines
 
 

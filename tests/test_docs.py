@@ -16,7 +16,6 @@ from raysl.run_config import RunConfig
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 YAMLS = sorted((ROOT / "configs").rglob("*.yaml"))
-BLOCKS = [(catalog.kind, name) for catalog in CATALOGS for name in catalog.entries]
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +28,10 @@ def generator() -> ModuleType:
     return module
 
 
-def headings(folder: Path = ROOT / "docs") -> str:
-    lines = [line for page in folder.rglob("*.md") for line in page.read_text(encoding="utf-8").splitlines()]
-    return "\n".join(line for line in lines if line.startswith("#"))
+def headings(*left_out: str) -> set[str]:
+    pages = [page for page in (ROOT / "docs").rglob("*.md") if page.name not in left_out]
+    lines = [line for page in pages for line in page.read_text(encoding="utf-8").splitlines()]
+    return {line for line in lines if line.startswith("#")}
 
 
 @pytest.mark.parametrize("path", YAMLS, ids=lambda path: path.stem)
@@ -58,17 +58,17 @@ def test_every_key_has_a_meaning(generator: ModuleType) -> None:
 
 def test_every_section_of_the_yaml_has_a_heading() -> None:
     sections = {name for name in RunConfig.model_fields if name not in ("name", "run_dir", "seed")}
-    assert {name for name in sections if not re.search(rf"^## {name}$", headings(), re.M)} == set()
+    assert {f"## {name}" for name in sections} - headings() == set()
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_command_has_a_heading(command: str) -> None:
-    assert re.search(rf"^#+ .*`raysl {command}\b", headings(), re.M)
+def test_every_command_has_a_heading() -> None:
+    found = {name for heading in headings() for name in re.findall(r"`raysl (\w+)", heading)}
+    assert set(COMMANDS) - found == set()
 
 
-@pytest.mark.parametrize(("kind", "name"), BLOCKS, ids=[f"{kind}-{name}" for kind, name in BLOCKS])
-def test_block_has_a_heading(kind: str, name: str) -> None:
-    assert re.search(rf"^### {kind}: {name}$", headings(), re.M)
+def test_every_block_has_a_heading_in_a_page_that_somebody_wrote() -> None:
+    blocks = {f"### {catalog.kind}: {name}" for catalog in CATALOGS for name in catalog.entries}
+    assert blocks - headings("config.md") == set()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -94,7 +94,7 @@ def test_stages_run_as_jobs_on_two_nodes(hosts: tuple[Host, Host], config: Path,
     head, second = hosts
     said = submit(head, head, "jobs/prepare.py", config)
     assert "succeeded" in said
-    assert f"next:   raysl pretrain {config}" in said
+    assert f"next:   ray job submit --working-dir . -- python jobs/pretrain.py {config}" in said
     prepared = read_manifest(folder / "run", "prepare")
     assert prepared is not None
     assert prepared.counts["documents_in"] == 800
