@@ -60,7 +60,7 @@ def _worker(config: dict[str, Any]) -> dict[str, Any]:
 def train(config: RunConfig, on_message: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     """Runs the pretraining of `config` on `num_workers` Ray workers; returns rank 0's last metrics."""
     settings = config.pretrain
-    use_gpu = resolve_device(settings.device).type == "cuda" if settings.device != "auto" else _cluster_has_gpu()
+    use_gpu = settings.device == "cuda" or (settings.device == "auto" and _cluster_has_gpu())  # the driver may have none
     _check_resources(settings.num_workers, use_gpu)
     mailbox = Mailbox.remote()  # type: ignore[attr-defined]
     scratch = config.folder / PRETRAIN / ".ray"
