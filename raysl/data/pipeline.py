@@ -7,6 +7,7 @@ a run killed at any moment continues where it was.
 
 import json
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,8 @@ from raysl.run_config import RunConfig
 from raysl.stage import Manifest, Stage, check_same_config, section
 
 WORK = "work"
+MAX_RETRIES = 3
+"""Starts of a task whose process dies; Ray Data's own default is without end, so running out of memory never fails."""
 COMPILE_FROM_MB = 200
 """Raw text from which compiling kernels (10 s in each worker, once per machine) saves time over numpy."""
 
@@ -169,7 +172,11 @@ def run_calls(function: Callable[..., dict[str, Any]], calls: Sequence[tuple[Any
 
     rows = [{"call": pickle.dumps(call)} for call in calls]
     count = 0
-    for row in ray.data.from_items(rows, override_num_blocks=len(rows)).map(task).iter_rows():
+    dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # the only way to bound retries; gone in Ray 2.64
+        dataset = dataset.map(task, ray_remote_args_fn=lambda: {"max_retries": MAX_RETRIES})
+    for row in dataset.iter_rows():
         amount, unit = counted(json.loads(row["stats"]))
         count += amount
         progress.advance(1, note=f"{count:,} {unit}")

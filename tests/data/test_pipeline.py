@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,6 +19,8 @@ from raysl import schema, storage
 from raysl.data.dedup import add_to_index, deduplicate_against
 from raysl.data.pipeline import prepare
 from raysl.data.shards import TokenRows, open_shard
+from raysl.data.sources import BadRows, Files, Partition
+from raysl.data.sources.base import Row
 from raysl.errors import ConfigError, DataError
 from raysl.stage import Manifest, read_manifest
 from tests.data.corpus import NUM_BASE, make_config, make_rows
@@ -158,6 +161,25 @@ def test_a_run_that_leaves_nothing_says_why(ray_cluster: Path, prepare_section: 
     with pytest.raises(DataError, match=message):
         prepare(config)
     assert read_manifest(config.folder, "prepare") is None
+
+
+class Deadly(Files):
+    """A source whose second partition kills the process that reads it."""
+
+    def rows(self, partition: Partition, bad: BadRows) -> Iterator[Row]:
+        if partition[0][0] == "part1.jsonl":
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield from super().rows(partition, bad)
+
+
+def test_a_unit_that_kills_every_worker_ends_in_an_error(ray_cluster: Path) -> None:
+    (ray_cluster / "deadly").mkdir()
+    make_config(ray_cluster / "deadly")
+    source = {"type": "tests.data.test_pipeline:Deadly", "path": str(ray_cluster / "deadly" / "corpus")}
+    config = make_config(ray_cluster / "deadly", source=source)
+    with pytest.raises(Exception, match=r"died|crashed"):
+        prepare(config)
+    assert (config.folder / "prepare" / "work" / "clean-00000").is_dir()
 
 
 def start(folder: Path, num_cpus: int = 2) -> subprocess.Popen[str]:

@@ -51,10 +51,11 @@ class PythonDocs(Source):
         return list(_listed(self.config.skip))
 
     def rows(self, partition: Partition, bad: BadRows) -> Iterator[Row]:
+        places = roots()
         for name, _, _ in partition:
             kind, _, relative = name.partition("/")
             try:
-                found = docstrings((roots()[kind] / relative).read_bytes(), self.config.min_chars)
+                found = docstrings((places[kind] / relative).read_bytes(), self.config.min_chars)
             except (OSError, SyntaxError, ValueError):  # not decodable, or a broken escape in a docstring
                 bad.add("unreadable_source", name)
                 continue
