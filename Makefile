@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 CPU_WHEELS := https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?= $(shell command -v nvidia-smi >/dev/null 2>&1 || $(PYTHON) -c "import urllib.request as u; \
   u.urlopen('$(CPU_WHEELS)/torch/', timeout=3); print('--extra-index-url $(CPU_WHEELS)')" 2>/dev/null)
-PIP := $(BIN)/pip install -qq --disable-pip-version-check
+PIP := $(BIN)/pip install -qq --no-compile --disable-pip-version-check
 export RAY_USAGE_STATS_ENABLED = 0
 
 .PHONY: help demo install test lint bench clean
@@ -30,8 +30,7 @@ $(STAMP): pyproject.toml
 	  || { echo "raysl needs Python 3.11 or newer, found $$($(PYTHON) --version). Name one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 2; }
 	@echo "installing into $(VENV), once (2 to 3 minutes) ..."
 	@$(PYTHON) -m venv $(VENV)
-	@{ $(WANTS_CPU_TORCH) && $(PIP) --index-url $(CPU_TORCH) "torch==2.13.*" torchvision; } >/dev/null 2>&1 \
-	  || $(PIP) "torch==2.13.*"
+	@$(PIP) $(TORCH_INDEX) "torch==2.13.*" "torchvision==0.28.*"
 	@$(PIP) -e ".[dev]"
 	@touch $@
 
