@@ -33,7 +33,7 @@ from raysl import cluster
 from raysl.data.pipeline import prepare
 from raysl.run_config import load
 cluster.connect(num_cpus=int(sys.argv[2]))
-print(prepare(load(sys.argv[1])).content_hash)
+print("made", prepare(load(sys.argv[1])).content_hash)
 """
 
 
@@ -193,7 +193,7 @@ def start(folder: Path, num_cpus: int = 2) -> subprocess.Popen[str]:
 def finished(process: subprocess.Popen[str]) -> str:
     output, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors[-3000:]
-    return output.strip().splitlines()[-1]
+    return next(line for line in output.splitlines() if line.startswith("made ")).removeprefix("made ")  # Ray prints too
 
 
 def kill_when(process: subprocess.Popen[str], path: Path) -> None:
