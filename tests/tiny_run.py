@@ -16,9 +16,9 @@ from raysl.data.config import DeduplicateConfig
 from raysl.data.dedup import write_index_settings
 from raysl.data.prints import PrintSettings, make_prints, write_prints
 from raysl.models import load
-from raysl.models.config import BertConfig
+from raysl.models.config import BertConfig, GptConfig
 from raysl.models.heads import Classifier
-from raysl.models.text import Bert
+from raysl.models.text import Bert, Gpt
 from raysl.release.release import release
 from raysl.release.runtime import Runner, padded
 from raysl.run_config import RunConfig
@@ -76,6 +76,24 @@ def released_run(base: Path) -> RunConfig:
     config = make_run(base / "tiny_run", **limits)
     release(config)
     return config
+
+
+def make_gpt_run(folder: Path) -> RunConfig:
+    """A run of a GPT without a classifier, its weights as they were drawn."""
+    make_run(folder)
+    shutil.rmtree(folder / "finetune")
+    torch.manual_seed(0)
+    model = Gpt(GptConfig(num_layers=1, width=16, num_heads=2, context_length=16), 400).eval()
+    torch.nn.init.normal_(model.tokens.weight)
+    load.save(model, folder / "pretrain", load.describe(model, objective="gpt"))
+    Stage(folder, "pretrain", {}, {}).finish({}, {}, hash_folder(folder / "pretrain"))
+    source = {"type": "files", "path": str(folder / "input.txt")}
+    data = {
+        "name": "tiny-gpt", "run_dir": str(folder), "prepare": {"source": source},
+        "pretrain": {"objective": "gpt", "model": {"type": "gpt", "num_layers": 1, "width": 16, "num_heads": 2}},
+        "release": {"max_tokens": 16, "reference_rows": 60, "search_documents": 0},
+    }  # fmt: skip
+    return run_config.RunConfig.model_validate(data)
 
 
 def copy_run(config: RunConfig, folder: Path) -> RunConfig:

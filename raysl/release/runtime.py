@@ -20,6 +20,8 @@ PAD, SEP = 0, 3
 """Ids of the special tokens in every tokenizer that `prepare` trains."""
 BATCH_TOKENS = 2048
 """Tokens, padding included, that one call of the model reads: what stays in a core's cache."""
+CHUNK = 4096
+"""Texts whose tokens are in memory at once."""
 
 
 def open_session(path: Path) -> Any:
@@ -113,7 +115,13 @@ class Runner:
         if not texts:
             raise DataError("There are no texts to run the model on.")
         session = self.session(name)
-        return run_by_length(lambda batch: session.run(None, {"tokens": batch}), self.to_rows(texts), on_done)
+        parts = [
+            run_by_length(
+                lambda batch: session.run(None, {"tokens": batch}), self.to_rows(texts[start : start + CHUNK]), on_done
+            )
+            for start in range(0, len(texts), CHUNK)
+        ]
+        return [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
 
 
 def softmax(logits: Floats, temperature: float = 1.0) -> Floats:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from tiny_run import copy_run, released_run
+from tiny_run import copy_run, make_gpt_run, released_run
 
 from raysl.errors import BundleError, ConfigError, StageError
 from raysl.release import model_registry
@@ -114,6 +114,17 @@ def test_a_worse_release_is_archived(copied: RunConfig) -> None:
 def test_a_missing_stage_is_named(released: RunConfig, tmp_path: Path) -> None:
     with pytest.raises(StageError, match="raysl prepare"):
         release(released.model_copy(update={"run_dir": str(tmp_path / "empty")}))
+
+
+def test_a_gpt_without_a_classifier_generates_and_embeds(tmp_path: Path) -> None:
+    config = make_gpt_run(tmp_path / "gpt")
+    release(config)
+    bundle = open_bundle(model_registry.production(config.folder)[1])
+    assert bundle.tasks == ("embed", "generate")
+    assert bundle.manifest["parity"]["generator.onnx"]["max_difference"] < 1e-4
+    reference = pq.read_table(bundle.path("reference.parquet"))
+    assert set(reference["prediction"].to_pylist()) == {None}
+    assert len(reference["embedding"][0]) == 16
 
 
 def test_macro_f1_is_over_the_known_classes_alone() -> None:
