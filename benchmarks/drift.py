@@ -13,7 +13,7 @@ WIDTH, ROWS, DEALS = 128, 500, 500
 LEVEL = 0.01
 """False alarms asked for."""
 NULL_WINDOWS, TRIALS = 1000, 25
-SHARE = np.arange(WIDTH) < WIDTH // 10
+SHARE: npt.NDArray[np.float64] = (np.arange(WIDTH) < WIDTH // 10).astype(np.float64)
 Shift = float | npt.NDArray[np.float64]
 SHIFTS: dict[str, Shift] = {"0.1 in all": 0.1, "0.25 in all": 0.25, "0.5 in 10 %": 0.5 * SHARE, "1.0 in 10 %": 1.0 * SHARE}
 MIXING = np.random.default_rng(0).normal(size=(WIDTH, WIDTH)) / np.sqrt(WIDTH) * 0.7 + np.eye(WIDTH) * 0.5
