@@ -27,7 +27,8 @@ class Model:
 
 
 async def _ask(batcher: Batcher, numbers: Sequence[int]) -> list[object]:
-    results = await asyncio.gather(*(batcher(number) for number in numbers), return_exceptions=True)
+    asked = asyncio.gather(*(batcher(number) for number in numbers), return_exceptions=True)
+    results = await asyncio.wait_for(asked, 10)
     return [result if isinstance(result, BaseException) else result.response for result in results]
 
 
