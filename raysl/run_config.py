@@ -45,6 +45,10 @@ class RunConfig(Config):
             raise ValueError(f"a name is letters, digits, '.', '_' and '-', got {name!r}")
         return name
 
+    def anchored(self) -> "RunConfig":
+        """The same run with its folder as an absolute path: what travels to workers, whose current folder is another."""
+        return self.model_copy(update={"run_dir": str(self.folder)})
+
     @property
     def folder(self) -> Path:
         return Path(self.run_dir or f"runs/{self.name}").absolute()

@@ -34,7 +34,7 @@ def write_run(folder: Path) -> Path:
         rows.append({"id": f"d{number}", "text": " ".join(words), "label": label})
     (folder / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     config = {
-        "name": "tiny", "run_dir": str(folder / "run"), "seed": 1,
+        "name": "tiny", "run_dir": "run", "seed": 1,
         "prepare": {
             "source": {
                 "type": "files", "path": str(folder / "corpus.jsonl"), "label_column": "label", "id_column": "id",

@@ -71,7 +71,7 @@ def _run_jobs(config: RunConfig) -> list[dict[str, Any]]:
     data = ray.data.from_items(work, override_num_blocks=len(work))
     rows: list[dict[str, Any]] = []
     with Progress("evaluate: few labels", few_label.num_scores(config), "scores") as progress:
-        scores = data.flat_map(_Worker.run, fn_kwargs={"config": config}, num_cpus=1)
+        scores = data.flat_map(_Worker.run, fn_kwargs={"config": config.anchored()}, num_cpus=1)
         for row in scores.iter_rows():
             rows.append(row)
             progress.advance(note=f"{row['method']}, {row['labels_per_class']} labels a class: {row['macro_f1']:.3f}")

@@ -66,7 +66,7 @@ def train(config: RunConfig, on_message: Callable[[dict[str, Any]], None]) -> di
     scratch = config.folder / PRETRAIN / ".ray"
     trainer = TorchTrainer(
         _worker,
-        train_loop_config={"work": RayJob(TrainJob(config), mailbox)},
+        train_loop_config={"work": RayJob(TrainJob(config.anchored()), mailbox)},
         torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
         scaling_config=ray.train.ScalingConfig(num_workers=settings.num_workers, use_gpu=use_gpu),
         run_config=ray.train.RunConfig(
