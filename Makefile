@@ -8,6 +8,8 @@ STAMP := $(VENV)/.installed
 CPU_WHEELS := https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?= $(shell command -v nvidia-smi >/dev/null 2>&1 || $(PYTHON) -c "import urllib.request as u; \
   u.urlopen('$(CPU_WHEELS)/torch/', timeout=3); print('--extra-index-url $(CPU_WHEELS)')" 2>/dev/null)
+# Byte code is written when a module is first imported, not for every file that is installed: a minute less.
+unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/pip install -qq --no-compile --disable-pip-version-check
 export RAY_USAGE_STATS_ENABLED = 0
 
@@ -28,7 +30,7 @@ install: $(STAMP)
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "raysl needs Python 3.11 or newer, found $$($(PYTHON) --version). Name one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 2; }
-	@echo "installing into $(VENV), once (2 to 3 minutes) ..."
+	@echo "installing into $(VENV), once (1 to 3 minutes) ..."
 	@$(PYTHON) -m venv $(VENV)
 	@$(PIP) $(TORCH_INDEX) "torch==2.13.*" "torchvision==0.28.*"
 	@$(PIP) -e ".[dev]"
