@@ -8,15 +8,14 @@ import threading
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import ray
 import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from raysl import storage
-from raysl.errors import ConfigError, TrainingError
+from raysl import errors, storage
+from raysl.errors import ConfigError, RayslError, TrainingError
 from raysl.run_config import RunConfig
 from raysl.train.session import PRETRAIN, TrainJob, train_rank
 from raysl.train.world import World, resolve_device
@@ -54,7 +53,10 @@ def _worker(config: dict[str, Any]) -> dict[str, Any]:
     context = ray.train.get_context()
     device = ray.train.torch.get_device() if resolve_device(work.job.config.pretrain.device).type == "cuda" else None
     world = World(context.get_world_rank(), context.get_world_size(), device or resolve_device("cpu"))
-    return train_rank(work.job, world, lambda message: work.mailbox.push.remote(message))
+    try:
+        return train_rank(work.job, world, lambda message: work.mailbox.push.remote(message))
+    except RayslError as error:  # every rank meets it, and another start would too: hand it over instead of dying
+        return {"mistake": (type(error).__name__, str(error))}
 
 
 def train(config: RunConfig, on_message: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
@@ -80,9 +82,14 @@ def train(config: RunConfig, on_message: Callable[[dict[str, Any]], None]) -> di
         with _listening(mailbox, on_message):
             result = trainer.fit()
     except ray.train.TrainingFailedError as error:
-        raise _cause(error) from error
+        raise TrainingError(
+            f"Pretraining failed on its workers: {_last_line(error)} The run's log has the trace."
+        ) from error
     finally:
         storage.remove(scratch)
+    if "mistake" in result.return_value:
+        kind, message = result.return_value["mistake"]
+        raise getattr(errors, kind)(message)
     return dict(result.return_value)
 
 
@@ -136,20 +143,6 @@ class _listening:
         self._pass_on()
 
 
-def _cause(error: Exception) -> Exception:
-    """A worker's own RayslError, with its message; else one that says where to look."""
-    failures = getattr(error, "worker_failures", {})
-    for failure in failures.values():
-        text = str(failure)
-        if "TrainingError" in text or "DataError" in text or "ConfigError" in text:
-            return TrainingError(text.strip().splitlines()[-1].split("Error: ", 1)[-1])
-    return TrainingError(f"Pretraining failed on its workers: {_last_line(error)} The log named above has the trace.")
-
-
 def _last_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
-
-
-def checkpoint_folder(run_folder: Path) -> Path:
-    return run_folder / PRETRAIN / "checkpoints"
