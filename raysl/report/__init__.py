@@ -31,7 +31,7 @@ def build(config: RunConfig) -> Path:
         few_label=few_label,
         few_label_figure=Markup(figures.few_label_bars(few_label)) if few_label else None,
         confusion_figure=Markup(figures.confusion_matrix(**confusion)) if confusion else None,
-        bundle=contents.bundle(folder),
+        release=contents.release(folder),
         versions=contents.versions(),
         yaml=contents.yaml_text(folder),
     )

@@ -117,22 +117,29 @@ def _few_label(row: Mapping[str, Any]) -> FewLabel:
     )
 
 
-def bundle(folder: Path) -> list[tuple[str, str]]:
-    """Parity, metrics and latency that the released bundle carries."""
+@dataclass(frozen=True)
+class Release:
+    """What the released bundle says of itself."""
+
+    parity: Sequence[tuple[str, float, int]]
+    """Network, largest difference from PyTorch, longest input compared in tokens."""
+    numbers: Sequence[tuple[str, str]]
+    """Metrics and latency."""
+
+
+def release(folder: Path) -> Release | None:
     path = folder / "release" / "bundle" / "bundle.json"
     if not path.is_file():
-        return []
+        return None
     data = storage.read_json(path)
-    shown = {key: data[key] for key in ("parity", "metrics", "latency") if key in data}
-    return [(name, f"{value:.3g}" if isinstance(value, float) else str(value)) for name, value in _leaves(shown)]
+    parity = [(name, float(one["max_difference"]), int(one["longest"])) for name, one in data["parity"].items()]
+    numbers = [*_numbers(data["metrics"]), *_numbers({f"latency {name}": v for name, v in data.get("latency", {}).items()})]
+    return Release(parity, numbers)
 
 
-def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield from _leaves(inner, f"{path}.{key}".lstrip("."))
-    elif isinstance(value, int | float | str):
-        yield path, value
+def _numbers(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    shown = {name: value for name, value in values.items() if isinstance(value, int | float)}
+    return [(name.replace("_ms", ", ms").replace("_", " "), f"{value:.4g}") for name, value in shown.items()]
 
 
 def versions() -> list[tuple[str, str]]:

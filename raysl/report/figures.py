@@ -42,7 +42,7 @@ def few_label_bars(rows: Sequence[FewLabel]) -> str:
     axes.set_xlabel("labels per class")
     axes.set_ylabel("macro-F1")
     axes.set_ylim(0, 1)
-    axes.legend(frameon=False, ncols=2)
+    figure.legend(frameon=False, loc="outside right upper")
     return _svg(figure)
 
 

@@ -47,7 +47,9 @@ def fill(folder: Path) -> None:
         ],
         "confusion": {"classes": ["json", HOSTILE], "matrix": [[9, 1], [4, 6]]},
     })  # fmt: skip
-    storage.write_json(folder / "release" / "bundle" / "bundle.json", {"parity": {"embedding": 1.25e-6}, "metrics": {}})
+    parity = {"encoder.onnx": {"max_difference": 1.5e-6, "num_cases": 8, "longest": 64}}
+    said = {"parity": parity, "metrics": {"macro_f1": 0.75}, "latency": {"p50_ms": 2.5}}
+    storage.write_json(folder / "release" / "bundle" / "bundle.json", said)
 
 
 class Page(HTMLParser):
@@ -75,6 +77,8 @@ def test_report_shows_every_part_that_exists(config: RunConfig) -> None:
         assert heading in page.words
     assert page.tags.count("svg") == 3
     assert "1.20%" in page.words  # 12 of 1,000
+    assert "1.5e-06" in page.words
+    assert "latency p50, ms" in page.words
     assert "copy 9" in page.words
     assert "copy 10" not in page.words  # ten examples a reason
 
