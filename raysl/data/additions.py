@@ -15,6 +15,7 @@ from raysl.config import PluginConfig
 from raysl.data.config import PrepareConfig
 from raysl.data.dedup import deduplicate_against
 from raysl.data.filters import apply_filters
+from raysl.data.redact import redact_column
 from raysl.data.sources import BadRows, Source
 from raysl.data.text import normalize_column
 from raysl.schema import ID, LABEL, RAW_DOCUMENT, TEXT
@@ -44,7 +45,8 @@ def prepare_additions(rows: pa.Table, known: pa.Table, index_folder: Path, confi
     Kept documents are those of the index and the rows of `known`, which were added since. Ids of `rows` are unique.
     """
     rows = rows.select([ID, TEXT, LABEL]).cast(RAW_DOCUMENT)
-    rows = rows.set_column(1, TEXT, normalize_column(rows[TEXT]))
+    texts = normalize_column(rows[TEXT])
+    rows = rows.set_column(1, TEXT, texts if config.redact is None else redact_column(texts, config.redact)[0])
     named = np.array([bool(label) for label in rows[LABEL].to_pylist()], np.bool_)
     filled = np.array([bool(text) for text in rows[TEXT].to_pylist()], np.bool_)
     dropped = Counter({EMPTY: int((~filled).sum()), NO_LABEL: int((filled & ~named).sum())})

@@ -1,6 +1,7 @@
 """One unit of work of `prepare`: read a partition, normalize, filter, take its prints. Plain Python; Ray only calls it."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +14,11 @@ import pyarrow.parquet as pq
 from raysl import storage
 from raysl.catalog import FILTERS, SOURCES
 from raysl.config import PluginConfig
+from raysl.data.config import RedactConfig
 from raysl.data.filters import Filter, apply_filters
 from raysl.data.filters.base import Examples
 from raysl.data.prints import PrintSettings, make_prints, write_prints
+from raysl.data.redact import redact_column
 from raysl.data.sources import BadRows, Partition, Source
 from raysl.data.text import normalize_column
 from raysl.schema import ID, LABEL, RAW_DOCUMENT, REMOVED, TEXT
@@ -33,6 +36,7 @@ class Cleaner:
     prints: PrintSettings
     seed: int
     compiled: bool
+    redact: RedactConfig | None = None
 
     def __call__(self, partition: Partition, folder: Path) -> dict[str, Any]:
         """Writes the clean rows of the partition to `folder` (whole or absent); returns and keeps the counts."""
@@ -41,15 +45,15 @@ class Cleaner:
         for one in filters:
             one.examples.seed = self.seed
         bad, kept, dropped = BadRows(), [RAW_DOCUMENT.empty_table()], [REMOVED.empty_table()]
-        empty, num_rows = Empty(self.seed), 0
+        empty, num_rows, redacted = Empty(self.seed), 0, Counter[str]()
         for table in source.read(partition, bad):
             num_rows += len(table)
-            good, removed = self._clean(table, filters, empty)
+            good, removed = self._clean(table, [empty, *filters], redacted)
             kept.append(good)
             dropped.append(removed)
         rows = pa.concat_tables(kept).combine_chunks()
         dropped.insert(0, removed_rows(bad.ids, bad.reasons))
-        stats = self._stats([*filters, empty], bad, num_rows, rows)
+        stats = {**self._stats([*filters, empty], bad, num_rows, rows), "redacted": redacted}
         with storage.atomic_path(folder) as temporary:
             temporary.mkdir()
             pq.write_table(rows, temporary / ROWS)
@@ -58,9 +62,13 @@ class Cleaner:
             (temporary / STATS).write_text(json.dumps(stats))
         return stats
 
-    def _clean(self, table: pa.Table, filters: Sequence[Filter], empty: "Empty") -> tuple[pa.Table, pa.Table]:
-        table = pa.table({ID: table[ID], TEXT: normalize_column(table[TEXT]), LABEL: table[LABEL]}, schema=RAW_DOCUMENT)
-        passed, reasons = apply_filters([empty, *filters], table)
+    def _clean(self, table: pa.Table, filters: Sequence[Filter], redacted: Counter[str]) -> tuple[pa.Table, pa.Table]:
+        texts = normalize_column(table[TEXT])
+        if self.redact is not None:
+            texts, counts = redact_column(texts, self.redact)
+            redacted.update(counts)
+        table = pa.table({ID: table[ID], TEXT: texts, LABEL: table[LABEL]}, schema=RAW_DOCUMENT)
+        passed, reasons = apply_filters(filters, table)
         lost = np.flatnonzero(~passed)
         names = [reason for reason in reasons if reason is not None]
         return table.filter(pa.array(passed)), removed_rows(table[ID].take(lost).to_pylist(), names)

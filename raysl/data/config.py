@@ -1,6 +1,8 @@
 """Settings of `prepare`. Sources and filters carry their own Config beside their code."""
 
-from pydantic import Field, model_validator
+from typing import Any, Literal
+
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from raysl.config import AnyFilter, AnySource, Config
 
@@ -52,11 +54,20 @@ class SplitConfig(Config):
         return self
 
 
+class RedactConfig(Config):
+    """Personal data to be replaced by a placeholder."""
+
+    kinds: tuple[Literal["email", "iban", "card", "ip", "phone"], ...] = ("email", "iban", "card", "ip", "phone")
+    """What is replaced. Cards are proved by Luhn, IBANs by their check digits, addresses by being public."""
+
+
 class PrepareConfig(Config):
     """Raw text to clean, de-duplicated, tokenized shards."""
 
     source: AnySource
     """Where the documents come from."""
+    redact: RedactConfig | None = None
+    """Replaces personal data in every text, before the filters; absent: texts stay as they are."""
     filters: tuple[AnyFilter, ...] = ()
     """Tests that every document has to pass, in this order."""
     deduplicate: DeduplicateConfig = DeduplicateConfig()
@@ -66,3 +77,8 @@ class PrepareConfig(Config):
     """Raw text in one partition, in MB: the unit of parallel work and of restart."""
     max_bad_share: float = Field(0.5, gt=0, le=1)
     """Share of unreadable rows from which the source itself is refused."""
+
+    @model_serializer(mode="wrap")
+    def _leave_out_what_is_off(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A section that is absent leaves no mark, so that runs made before it existed are still known as done."""
+        return {key: value for key, value in handler(self).items() if value is not None}

@@ -55,7 +55,7 @@ def prepare(config: RunConfig, redo: bool = False) -> Manifest:
     run.plan()
     run.train_tokenizer()
     run.write_tokens()
-    report = prepare_report.write(folder, run.units, run.plan_folder, config.seed, run.seconds)
+    report = prepare_report.write(folder, run.config, run.units, run.plan_folder, config.seed, run.seconds)
     files = storage.hash_folder(folder, lambda path: _is_output(path.relative_to(folder)))
     manifest = stage.finish(report.counts, report.metrics, files)
     storage.remove(folder / WORK)
@@ -96,7 +96,7 @@ class Run:
         self.units = [self.work / f"clean-{number:05d}" for number in range(len(partitions))]
         compiled = len(partitions) * self.config.partition_mb >= COMPILE_FROM_MB
         prints = PrintSettings.of(self.config.deduplicate)
-        cleaner = Cleaner(self.config.source, self.config.filters, prints, self.seed, compiled)
+        cleaner = Cleaner(self.config.source, self.config.filters, prints, self.seed, compiled, self.config.redact)
         left = [(unit, part) for unit, part in zip(self.units, partitions, strict=True) if not unit.is_dir()]
         with self._step("clean", len(partitions), len(left)) as progress:
             calls = [(part, unit) for unit, part in left]

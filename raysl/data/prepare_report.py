@@ -47,7 +47,8 @@ def check(config: PrepareConfig, stats: Sequence[Mapping[str, Any]]) -> None:
         )
 
 
-def write(folder: Path, units: Sequence[Path], plan: Path, seed: int, seconds: Mapping[str, float]) -> PrepareReport:
+def write(folder: Path, config: PrepareConfig, units: Sequence[Path], plan: Path, seed: int,
+          seconds: Mapping[str, float]) -> PrepareReport:  # fmt: skip
     """Writes removed.parquet, label_conflicts.parquet and report.json from what the units left behind."""
     clean = [read_stats(unit) for unit in units]
     planned = read_stats(plan)
@@ -57,13 +58,15 @@ def write(folder: Path, units: Sequence[Path], plan: Path, seed: int, seconds: M
         pq.write_table(pq.read_table(plan / "conflicts.parquet"), temporary)
     splits = {split: _summed(one[split] for one in written) for split in SPLITS}
     dropped = _summed([*(one["dropped"] for one in clean), planned["dropped"]])
-    counts = {
+    counts: dict[str, Any] = {
         "documents_in": sum(one["documents_in"] for one in clean), "kept": planned["kept"],
         "dropped": dict(sorted(dropped.items())),
         "tokens": {split: splits[split]["tokens"] for split in SPLITS},
         "documents": {split: splits[split]["documents"] for split in SPLITS},
         "label_conflicts": planned["label_conflicts"], "vocab_size": _vocab_size(folder / "tokenizer.json"),
     }  # fmt: skip
+    if config.redact is not None:
+        counts["redacted"] = dict(_summed(one["redacted"] for one in clean).most_common())
     metrics = _token_metrics(splits)
     examples = Examples(seed)
     for one in [*clean, planned]:
@@ -135,5 +138,11 @@ def table(counts: Mapping[str, Any]) -> str:
     ]
     width = max(len(name) for name, _ in rows)
     lines = [f"  {name:<{width}}  {count:>10,}  {count / total:>6.1%}" for name, count in rows]
-    tokens = ", ".join(f"{split} {count:,}" for split, count in counts["tokens"].items())
-    return "\n".join([*lines, f"  tokens: {tokens}; vocabulary {counts['vocab_size']:,}"])
+    lines.append(f"  tokens: {_pairs(counts['tokens'])}; vocabulary {counts['vocab_size']:,}")
+    if "redacted" in counts:
+        lines.append(f"  redacted: {_pairs(counts['redacted']) or 'nothing found'}")
+    return "\n".join(lines)
+
+
+def _pairs(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in counts.items())
