@@ -24,7 +24,8 @@ def release(config: RunConfig, redo: bool = False) -> Manifest:
     needed(config, "release")
     stage = _stage(config)
     made = stage.done()
-    if made is not None and not redo and _intact(stage.folder / "bundle"):
+    registered = model_registry.read_registry(config.folder).in_production() is not None
+    if made is not None and not redo and registered and _intact(stage.folder / "bundle"):
         say(f"release: done already, version {made.counts['version']}  {stage.folder / 'bundle'}")
         return made
     check_same_config(stage, redo)

@@ -79,6 +79,12 @@ def test_a_release_killed_before_its_manifest_goes_on_without_a_second_version(c
     assert [v.state for v in model_registry.read_registry(copied.folder).versions] == ["production"]
 
 
+def test_a_registry_that_was_lost_is_made_again(copied: RunConfig) -> None:
+    shutil.rmtree(copied.folder / "registry")
+    release(copied)
+    assert model_registry.production(copied.folder)[0] == 1
+
+
 def test_an_export_that_differs_is_not_released(released: RunConfig, tmp_path: Path) -> None:
     strict = released.release.model_copy(update={"parity_tolerance": 1e-12})  # type: ignore[union-attr]
     shutil.copytree(released.folder, tmp_path / "run", ignore=shutil.ignore_patterns("release", "registry"))
