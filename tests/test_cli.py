@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from raysl import cli, run
+from raysl import cli, run, run_config
 from raysl.errors import DataError, RayslError
 from raysl.run_config import STAGES
 from raysl.stage import Stage
@@ -22,6 +22,17 @@ def raysl(*arguments: str | Path, cwd: Path | None = None) -> subprocess.Complet
     command = [sys.executable, "-P", "-m", "raysl.cli", *map(str, arguments)]  # -P: as the installed `raysl`, without cwd
     environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])}
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, timeout=120)
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
+    """What a command says that ends with 2 before it starts anything; in this process, which saves its start."""
+    try:
+        code = cli.main([str(argument) for argument in arguments])
+    except SystemExit as error:  # argparse
+        code = int(error.code or 0)
+    shown = capsys.readouterr()
+    assert (code, shown.out) == (2, "")
+    return shown.err
 
 
 def imported(arguments: list[str]) -> tuple[int, list[str]]:
@@ -65,22 +76,18 @@ def test_mistake_is_one_message_without_traceback(smallest_yaml: Path) -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_unknown_command_names_the_nearest() -> None:
-    done = raysl("pretrian", "x.yaml")
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: Unknown command 'pretrian'. Did you mean 'pretrain'? Choose from prepare, ")
+def test_unknown_command_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused(capsys, "pretrian", "x.yaml")
+    assert said.startswith("error: Unknown command 'pretrian'. Did you mean 'pretrain'? Choose from prepare, ")
 
 
-def test_unknown_option_is_refused(smallest_yaml: Path) -> None:
-    done = raysl("monitor", smallest_yaml, "--redo")
-    assert done.returncode == 2
-    assert "unrecognized arguments: --redo" in done.stderr
+def test_unknown_option_is_refused(smallest_yaml: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "unrecognized arguments: --redo" in refused(capsys, "monitor", smallest_yaml, "--redo")
 
 
-def test_missing_section_is_refused(smallest_yaml: Path) -> None:
-    done = raysl("release", smallest_yaml, "release=null")
-    assert done.returncode == 2
-    assert "error: The config of run 'smallest' has no section `release:`" in done.stderr
+def test_missing_section_is_refused(smallest_yaml: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused(capsys, "release", smallest_yaml, "release=null")
+    assert said.startswith("error: The config of run 'smallest' has no section `release:`")
 
 
 def test_command_writes_the_resolved_config_and_names_its_log_once(smallest_yaml: Path) -> None:
@@ -100,20 +107,21 @@ def finished(folder: Path, name: str, config: dict[str, object]) -> Path:
     return folder / name / "result"
 
 
-def test_folder_of_another_config_is_refused_and_left_alone(smallest_yaml: Path) -> None:
+def test_folder_of_another_config_is_refused_and_left_alone(smallest_yaml: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = smallest_yaml.parent / "run"
     result = finished(folder, "prepare", {"seed": 0})
     (folder / "config.yaml").write_text("as it was")
-    done = raysl("pretrain", smallest_yaml, "seed=5")
-    assert done.returncode == 2
-    assert "was made with another config (seed: 0 -> 5). Name another folder with run_dir=..., or add --redo" in done.stderr
+    said = refused(capsys, "pretrain", smallest_yaml, "seed=5")
+    assert "was made with another config (seed: 0 -> 5). Name another folder with run_dir=..., or add --redo" in said
     assert result.read_text() == "made"
     assert (folder / "config.yaml").read_text() == "as it was"
 
 
-def test_redo_changes_the_stage_and_later_ones_never_earlier_ones(smallest_yaml: Path) -> None:
+def test_redo_changes_the_stage_and_later_ones_never_earlier_ones(
+    smallest_yaml: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     finished(smallest_yaml.parent / "run", "pretrain", {"seed": 0})
-    assert raysl("finetune", smallest_yaml, "seed=5", "--redo").returncode == 2
+    assert "seed: 0 -> 5" in refused(capsys, "finetune", smallest_yaml, "seed=5", "--redo")
     assert cli._remade("pretrain") == STAGES[1:]
     assert cli._remade("run") == STAGES
     assert cli._remade("serve") == ()
@@ -121,14 +129,16 @@ def test_redo_changes_the_stage_and_later_ones_never_earlier_ones(smallest_yaml:
 
 def test_sections_that_make_nothing_may_change(smallest_yaml: Path) -> None:
     finished(smallest_yaml.parent / "run", "prepare", {"seed": 0})
-    assert raysl("report", smallest_yaml, "serve.port=9000", "monitor.min_rows=50").returncode == 0
+    config = run_config.load(smallest_yaml, ["serve.port=9000", "monitor.min_rows=50"])
+    run.claim_folder(config, remade=(), redo=False)
+    assert run_config.load(config.folder / "config.yaml") == config
 
 
-def test_job_needs_a_folder_that_every_node_reaches(smallest_yaml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_job_needs_a_folder_that_every_node_reaches(
+    smallest_yaml: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
-    done = raysl("prepare", smallest_yaml, "run_dir=runs/x")
-    assert done.returncode == 2
-    assert "run_dir=/shared/runs/smallest" in done.stderr
+    assert "run_dir=/shared/runs/smallest" in refused(capsys, "prepare", smallest_yaml, "run_dir=runs/x")
 
 
 def test_mistake_inside_a_worker_is_found() -> None:
@@ -206,8 +216,6 @@ def test_every_stage_has_its_function(stage: str) -> None:
 
 
 def test_ending_names_the_next_command(smallest_yaml: Path) -> None:
-    from raysl import run_config
-
     config = run_config.load(smallest_yaml)
     parsed = cli._parser("pretrain").parse_intermixed_args(["x.yaml", "seed=1", "--redo"])
     assert cli._ending("pretrain", parsed, config, None)[-1] == "next:   raysl finetune x.yaml seed=1"
