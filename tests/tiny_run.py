@@ -1,4 +1,4 @@
-"""A tiny trained run: three topics with words of their own, a tokenizer, an encoder without layers and a fitted head."""
+"""A tiny trained run: three topics with words of their own, a tokenizer, an encoder of one layer and a fitted head."""
 
 import functools
 import shutil
@@ -61,7 +61,7 @@ def make_run(folder: Path, **sections: object) -> RunConfig:
     (folder / "input.txt").write_text("a document\n")
     data = {
         "name": "tiny", "run_dir": str(folder), "prepare": {"source": {"type": "files", "path": str(folder / "input.txt")}},
-        "pretrain": {"objective": "contrastive_text", "model": {"type": "bert", "num_layers": 0, "width": 16}},
+        "pretrain": {"objective": "contrastive_text", "model": {"type": "bert", "num_layers": 1, "width": 16}},
         "finetune": {"num_classes": 3, "epochs": 0},
         "release": {"max_tokens": 24, "reference_rows": 60, "search_documents": 120},
         **sections,
@@ -74,6 +74,13 @@ def released_run(base: Path) -> RunConfig:
     """A tiny run that is released, made once; a test that changes it copies it first."""
     limits = {"monitor": {"min_rows": 60, "window_rows": 100}, "update": {"min_new_rows": 40}}
     config = make_run(base / "tiny_run", **limits)
+    release(config)
+    return config
+
+
+@functools.cache
+def released_gpt_run(base: Path) -> RunConfig:
+    config = make_gpt_run(base / "tiny_gpt_run")
     release(config)
     return config
 
@@ -121,7 +128,7 @@ def _write_prepared(folder: Path, texts: list[str], labels: list[str], splits: l
 
 def _write_models(folder: Path, runner: Runner, texts: list[str], labels: list[str], splits: list[str]) -> Bert:
     torch.manual_seed(0)
-    encoder = Bert(BertConfig(num_layers=0, width=16, num_heads=2, context_length=16), 400).eval()
+    encoder = Bert(BertConfig(num_layers=1, width=16, num_heads=2, context_length=16), 400).eval()
     torch.nn.init.normal_(encoder.tokens.weight)
     load.save(encoder, folder / "pretrain", load.describe(encoder, objective="contrastive_text"))
     with torch.no_grad():
