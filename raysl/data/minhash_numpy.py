@@ -49,11 +49,23 @@ def _words(data: NDArray[np.uint8], bounds: I64, table: U32) -> tuple[U64, I64]:
 
 def run_hashes(codes: Any, begin: I64, end: I64) -> U64:
     """Hash of each run codes[begin:end + 1]: a polynomial, so that differences of one running sum give all of them."""
-    size = 1 << max(10, len(codes).bit_length())
-    powers, inverse = _powers(BASE, size), _powers(pow(BASE, -1, 1 << 64), size)
+    return hashes_between(running_sums(codes), begin, end)
+
+
+def running_sums(codes: Any) -> U64:
+    """What `hashes_between` needs of the codes, for any number of calls."""
+    inverse = _powers(pow(BASE, -1, 1 << 64), _power_size(len(codes)))
     sums = np.zeros(len(codes) + 1, np.uint64)
     np.cumsum(codes * inverse[: len(codes)], out=sums[1:])
-    return mix64((sums[end + 1] - sums[begin]) * powers[end])
+    return sums
+
+
+def hashes_between(sums: U64, begin: I64, end: I64) -> U64:
+    return mix64((sums[end + 1] - sums[begin]) * _powers(BASE, _power_size(len(sums) - 1))[end])
+
+
+def _power_size(num_codes: int) -> int:
+    return 1 << max(10, num_codes.bit_length())
 
 
 def _codes(data: NDArray[np.uint8], bounds: I64, table: U32) -> tuple[U32, I64]:

@@ -11,23 +11,27 @@
 | different ones of 8 English stop words        | at least 2 |
 """
 
-import re
 from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 from pydantic import Field
 
 from raysl.config import PluginConfig
 from raysl.data.filters.base import Bools, Filter
+from raysl.data.filters.characters import letters
+from raysl.data.filters.statistics import TextStatistics
 from raysl.schema import TEXT
 
 BULLETS = ("•", "-", "*")
 ELLIPSES = ("...", "…")
-WITH_LETTER = re.compile(r"[^\W\d_]\S*")
-"""From a word's first letter to its end, so that each match is one word with a letter."""
-STOP_WORD = re.compile(r"\b(?:the|be|to|of|and|that|have|with)\b")
+STOP_WORDS = [
+    rf"(?i)(?:^|[^\pL\pN_]){word}(?:$|[^\pL\pN_])" for word in ("the", "be", "to", "of", "and", "that", "have", "with")
+]
+"""As RE2 has it, whose own \\b knows ASCII only."""
 
 
 class QualityConfig(PluginConfig):
@@ -55,38 +59,55 @@ class QualityConfig(PluginConfig):
 
 
 class Quality(Filter):
-    """Words are what stands between blanks. Costs about 0.1 CPU seconds for a MB."""
+    """Words are what stands between blanks. Costs about 0.03 CPU seconds for a MB."""
 
     Config: ClassVar[type[PluginConfig]] = QualityConfig
     config: QualityConfig
 
     def keep(self, batch: pa.Table) -> Mapping[str, Bools]:
-        config = self.config
-        rows = [statistics(text) for text in batch[TEXT].to_pylist()]
-        words, chars, symbols, bullets, ellipses, letters, stops = np.array(rows, np.float64).reshape(-1, 7).T
-        mean = chars / np.maximum(words, 1)
+        config, found = self.config, TextStatistics.of(batch)
+        words, lines = found.num_words, np.maximum(found.per_text(found.lines), 1)
+        mean = found.per_text(found.words, found.words.chars) / np.maximum(words, 1)
+        bullets = found.per_text(found.lines, found.begin_with(found.lines, BULLETS)) / lines
+        ellipses = found.per_text(found.lines, found.end_with(found.lines, ELLIPSES)) / lines
         return {
             "word_count": (words >= config.min_words) & (words <= config.max_words),
             "word_length": (mean >= config.min_mean_word_chars) & (mean <= config.max_mean_word_chars),
-            "symbols": symbols <= config.max_symbols_per_word * words,
+            "symbols": symbols(found) <= config.max_symbols_per_word * words,
             "bullet_lines": bullets <= config.max_bullet_lines,
             "ellipsis_lines": ellipses <= config.max_ellipsis_lines,
-            "words_without_letters": letters >= config.min_words_with_letter * words,
-            "stop_words": stops >= config.min_stop_words,
+            "words_without_letters": words_with_letter(found) >= config.min_words_with_letter * words,
+            "stop_words": stop_words(batch[TEXT]) >= config.min_stop_words,
         }
 
 
-def statistics(text: str) -> tuple[float, ...]:
-    """Words, their characters, symbols, shares of bullet and ellipsis lines, words with a letter, stop words."""
-    words = text.split()
-    lines = [line.strip() for line in text.split("\n") if line and not line.isspace()]
-    num_lines = max(len(lines), 1)
-    return (
-        len(words),
-        sum(map(len, words)),
-        max(text.count("#"), sum(map(text.count, ELLIPSES))),
-        sum(line.startswith(BULLETS) for line in lines) / num_lines,
-        sum(line.endswith(ELLIPSES) for line in lines) / num_lines,
-        len(WITH_LETTER.findall(text)),
-        len(set(STOP_WORD.findall(text.lower()))),
-    )
+def symbols(found: TextStatistics) -> NDArray[np.int64]:
+    """Hash signs or ellipses of each text, whichever are more."""
+    hashes = found.count(found.data == ord("#"))
+    more: NDArray[np.int64] = np.maximum(hashes, _dots(found) + found.count_places(found.places("…")))
+    return more
+
+
+def _dots(found: TextStatistics) -> NDArray[np.int64]:
+    """Three dots in a row, each dot counted once."""
+    is_dot = found.data == ord(".")
+    is_dot = np.r_[False, is_dot, False]
+    begin, end = np.flatnonzero(is_dot[1:] & ~is_dot[:-1]), np.flatnonzero(is_dot[:-1] & ~is_dot[1:])
+    long = end - begin >= 3
+    triples = (end[long] - begin[long]) // 3
+    return np.bincount(found.text_of(begin[long]), triples, found.num_texts).astype(np.int64)
+
+
+def words_with_letter(found: TextStatistics) -> NDArray[np.float64]:
+    words = found.words
+    if not len(words.begin):
+        return found.per_text(words)
+    marks = letters(found.data, found.is_ascii)  # what follows a word up to the next one are blanks
+    return found.per_text(words, np.logical_or.reduceat(marks, words.begin))
+
+
+def stop_words(texts: pa.ChunkedArray) -> NDArray[np.int64]:
+    """How many different stop words each text has."""
+    found = [np.asarray(pc.match_substring_regex(texts, pattern)) for pattern in STOP_WORDS]
+    count: NDArray[np.int64] = np.sum(found, axis=0, dtype=np.int64)
+    return count
