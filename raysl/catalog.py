@@ -75,6 +75,8 @@ SOURCES = Catalog(
 FILTERS = Catalog(
     "filter",
     {
+        "c4": Entry("raysl.data.filters.c4:C4"),
+        "fineweb": Entry("raysl.data.filters.fineweb:FineWeb"),
         "length": Entry("raysl.data.filters.length:Length"),
         "quality": Entry("raysl.data.filters.quality:Quality"),
         "repetition": Entry("raysl.data.filters.repetition:Repetition"),

@@ -14,7 +14,7 @@ from raysl.catalog import FILTERS, SOURCES
 from raysl.config import PluginConfig
 from raysl.data.config import PrepareConfig
 from raysl.data.dedup import deduplicate_against
-from raysl.data.filters import apply_filters
+from raysl.data.filters import run_filters
 from raysl.data.redact import redact_column
 from raysl.data.sources import BadRows, Source
 from raysl.data.text import normalize_column
@@ -51,16 +51,16 @@ def prepare_additions(rows: pa.Table, known: pa.Table, index_folder: Path, confi
     filled = np.array([bool(text) for text in rows[TEXT].to_pylist()], np.bool_)
     dropped = Counter({EMPTY: int((~filled).sum()), NO_LABEL: int((filled & ~named).sum())})
     rows = rows.filter(pa.array(named & filled))
-    passed, reasons = apply_filters([FILTERS.load(one.type)(one) for one in config.filters], rows)
-    dropped.update(reason for reason in reasons if reason is not None)
-    rows = rows.filter(pa.array(passed))
+    found = run_filters([FILTERS.load(one.type)(one) for one in config.filters], rows)
+    dropped.update(reason for reason in found.reasons if reason is not None)
+    rows = found.batch.filter(pa.array(found.passed))
     if len(rows):
         late = set(rows[ID].to_pylist())
         known = known.set_column(0, ID, pa.array([f"known:{place}" for place in range(len(known))], pa.string()))
-        found = deduplicate_against(index_folder, pa.concat_tables([known, rows]).combine_chunks())
+        unique = deduplicate_against(index_folder, pa.concat_tables([known, rows]).combine_chunks())
         gone = [
-            why for name, why in zip(*(found.removed[c].to_pylist() for c in (ID, "reason")), strict=True) if name in late
+            why for name, why in zip(*(unique.removed[c].to_pylist() for c in (ID, "reason")), strict=True) if name in late
         ]
         dropped.update(gone)
-        rows = found.kept.filter(pa.array([name in late for name in found.kept[ID].to_pylist()], pa.bool_()))
+        rows = unique.kept.filter(pa.array([name in late for name in unique.kept[ID].to_pylist()], pa.bool_()))
     return Additions(rows, {reason: count for reason, count in dropped.items() if count})

@@ -15,7 +15,7 @@ from raysl import storage
 from raysl.catalog import FILTERS, SOURCES
 from raysl.config import PluginConfig
 from raysl.data.config import RedactConfig
-from raysl.data.filters import Filter, apply_filters
+from raysl.data.filters import Filter, run_filters
 from raysl.data.filters.base import Examples
 from raysl.data.prints import PrintSettings, make_prints, write_prints
 from raysl.data.redact import redact_column
@@ -68,15 +68,17 @@ class Cleaner:
             texts, counts = redact_column(texts, self.redact)
             redacted.update(counts)
         table = pa.table({ID: table[ID], TEXT: texts, LABEL: table[LABEL]}, schema=RAW_DOCUMENT)
-        passed, reasons = apply_filters(filters, table)
-        lost = np.flatnonzero(~passed)
-        names = [reason for reason in reasons if reason is not None]
-        return table.filter(pa.array(passed)), removed_rows(table[ID].take(lost).to_pylist(), names)
+        found = run_filters(filters, table)
+        lost = np.flatnonzero(~found.passed)
+        names = [reason for reason in found.reasons if reason is not None]
+        return found.batch.filter(pa.array(found.passed)), removed_rows(table[ID].take(lost).to_pylist(), names)
 
     def _stats(self, filters: Sequence[Filter], bad: BadRows, num_rows: int, rows: pa.Table) -> dict[str, Any]:
         examples = Examples(self.seed)
         dropped = bad.counts()
+        edits: Counter[str] = Counter()
         for one in filters:
+            edits.update(one.edits)
             examples.merge(one.examples.found)
             for reason, count in one.dropped.items():
                 dropped[reason] = dropped.get(reason, 0) + count
@@ -84,7 +86,7 @@ class Cleaner:
             names = [name for name, other in zip(bad.ids, bad.reasons, strict=True) if other == reason]
             examples.add(reason, pa.table({ID: names, TEXT: [""] * len(names)}))
         return {"documents_in": num_rows + len(bad.ids), "bad": bad.counts(), "clean": len(rows), "dropped": dropped,
-                "text_bytes": rows[TEXT].nbytes, "examples": examples.found}  # fmt: skip
+                "text_bytes": rows[TEXT].nbytes, "edits": edits, "examples": examples.found}  # fmt: skip
 
 
 class Empty(Filter):

@@ -75,6 +75,7 @@ def write(folder: Path, config: PrepareConfig, units: Sequence[Path], plan: Path
         **counts, "drop_rates": {reason: n / max(counts["documents_in"], 1) for reason, n in counts["dropped"].items()},
         "examples": {reason: [_example(row) for row in rows] for reason, rows in examples.found.items()},
         "labels": _label_counts(folder / "documents"), "token_statistics": {**metrics, "splits": splits},
+        "edits": dict(_summed(one["edits"] for one in clean)),
         "clusters": planned["clusters"], "comparisons_capped": planned["num_capped"], "seconds": dict(seconds),
     })  # fmt: skip
     return PrepareReport(counts, metrics)

@@ -1,7 +1,9 @@
 """What every filter is: a test per named reason; the base counts what is dropped and keeps examples."""
 
 import heapq
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -28,11 +30,17 @@ class Filter:
     def __init__(self, config: Any) -> None:
         self.config = config
         self.dropped: dict[str, int] = {}
+        self.edits: Counter[str] = Counter()
+        """What `edit` did, by reason."""
         self.examples = Examples()
 
     def keep(self, batch: pa.Table) -> Mapping[str, Bools]:
         """Reason -> which rows of the batch (columns id, text, label) pass that test."""
         raise NotImplementedError
+
+    def edit(self, batch: pa.Table) -> pa.Table:
+        """The batch as later filters and stages see it; called after `keep` with the same rows. Most change nothing."""
+        return batch
 
     def count(self, reason: str, batch: pa.Table, rows: NDArray[np.int64]) -> None:
         if len(rows):
@@ -59,8 +67,17 @@ class Examples:
             self.found[reason] = heapq.nsmallest(NUM_EXAMPLES, both)
 
 
-def apply_filters(filters: Sequence[Filter], batch: pa.Table) -> tuple[Bools, list[str | None]]:
-    """Which rows pass all filters, and for each of the others the first reason in the order of the filters.
+@dataclass(frozen=True)
+class Filtered:
+    """A batch after all filters: every row, which rows pass, and the first reason of each of the others."""
+
+    batch: pa.Table
+    passed: Bools
+    reasons: list[str | None]
+
+
+def run_filters(filters: Sequence[Filter], batch: pa.Table) -> Filtered:
+    """Applies the filters in their order; what one of them changes in a text, the later ones see.
 
     Every filter sees the whole batch, so that statistics are computed once for all of them.
     """
@@ -73,4 +90,11 @@ def apply_filters(filters: Sequence[Filter], batch: pa.Table) -> tuple[Bools, li
             passed[rows] = False
             for row in rows.tolist():
                 reasons[row] = reason
-    return passed, reasons
+        batch = one.edit(batch)
+    return Filtered(batch, passed, reasons)
+
+
+def apply_filters(filters: Sequence[Filter], batch: pa.Table) -> tuple[Bools, list[str | None]]:
+    """Which rows pass all filters, and for each of the others the first reason in the order of the filters."""
+    found = run_filters(filters, batch)
+    return found.passed, found.reasons

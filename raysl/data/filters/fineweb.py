@@ -1,0 +1,61 @@
+"""The quality rules of FineWeb (Penedo et al., 2024, section 3.6), found by comparing good and bad crawls.
+
+| rule                                                     | default |
+|----------------------------------------------------------|---------|
+| lines that end with a terminal punctuation mark          | more than 0.12 |
+| lines shorter than 30 characters                         | less than 0.67 |
+| characters in lines that stood before                    | less than 0.1 (datatrove's code: 0.01) |
+| line ends for each word (datatrove's code, not the paper) | at most 0.3 |
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field
+
+from raysl.config import PluginConfig
+from raysl.data.filters.base import Bools, Filter
+from raysl.data.filters.repetition import repeated_shares
+from raysl.data.filters.statistics import NEWLINE, TextStatistics
+
+TERMINAL = (".", "!", "?", '"', "'", "”", "’", "…", "。", "！", "？", "」", "»")
+"""Ends of sentences, quotes that close behind one included."""
+
+
+class FineWebConfig(PluginConfig):
+    """Thresholds of the FineWeb quality rules; the defaults are the paper's."""
+
+    type: str = "fineweb"
+    min_punctuated_lines: float = Field(0.12, ge=0, le=1)
+    """Share of lines that end with a terminal punctuation mark: more than this."""
+    short_line_chars: int = Field(30, ge=0)
+    """Characters below which a line is short."""
+    max_short_lines: float = Field(0.67, ge=0, le=1)
+    """Share of short lines: less than this."""
+    max_repeated_line_chars: float = Field(0.1, ge=0, le=1)
+    """Share of characters in lines that stood before: less than this."""
+    max_lines_per_word: float = Field(0.3, ge=0)
+    """Line ends for each word at most: more is a list."""
+
+
+class FineWeb(Filter):
+    """Blank lines do not count. Shares the statistics of the other filters."""
+
+    Config: ClassVar[type[PluginConfig]] = FineWebConfig
+    config: FineWebConfig
+
+    def keep(self, batch: pa.Table) -> Mapping[str, Bools]:
+        config, found = self.config, TextStatistics.of(batch)
+        num_lines = np.maximum(found.per_text(found.lines), 1)
+        punctuated = found.per_text(found.lines, found.end_with(found.lines, TERMINAL)) / num_lines
+        short = found.per_text(found.lines, found.lines.chars < config.short_line_chars) / num_lines
+        _, repeated = repeated_shares(found, found.lines)
+        newlines = found.count(found.data == NEWLINE)
+        return {
+            "few_punctuated_lines": punctuated > config.min_punctuated_lines,
+            "short_lines": short < config.max_short_lines,
+            "fineweb_repeated_lines": repeated < config.max_repeated_line_chars,
+            "list": newlines <= config.max_lines_per_word * found.num_words,
+        }

@@ -1,0 +1,83 @@
+"""C4: which lines of a page stay, and which pages."""
+
+from collections import Counter
+
+import pyarrow as pa
+import pytest
+
+from raysl.data.filters import run_filters
+from raysl.data.filters.c4 import C4, choose_lines, count_sentences
+from raysl.data.filters.length import Length
+
+GOOD = "It was a good day. We went out early! Did it rain? No. It never did."
+
+
+def table(*texts: str) -> pa.Table:
+    return pa.table({"id": [f"d{n}" for n in range(len(texts))], "text": list(texts), "label": [None] * len(texts)})
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("A menu without an end", "c4_no_sentence_end"),
+        ("And so it goes on...", "c4_no_sentence_end"),
+        ("Too short.", "c4_few_words"),
+        (f"What a long {'x' * 1001} word.", "c4_long_word"),
+        ("Please enable JavaScript to go on.", "c4_javascript"),
+        ("Read our Terms of Use before you go on.", "c4_policy"),
+        ("We use cookies on this page.", "c4_policy"),
+    ],
+)
+def test_lines_that_are_no_sentences_go(line: str, reason: str) -> None:
+    edits = Counter[str]()
+    page = choose_lines(f"{GOOD}\n{line}\n“And this stays too.”", C4.Config(), edits)
+    assert page.text == f"{GOOD}\n“And this stays too.”"
+    assert edits == {reason: 1}
+
+
+def test_citation_marks_are_cut_out() -> None:
+    text = "The first[1] and the second[citation needed] are here.[23]\nSee [edit] and [a] there."
+    page = choose_lines(text, C4.Config(), Counter())
+    assert page.text == "The first and the second are here.\nSee  and [a] there."
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (GOOD, None),
+        ("It was. A day. With four. Sentences only.", "few_sentences"),
+        (f"{GOOD}\nLorem ipsum dolor sit amet", "lorem_ipsum"),
+        (f"{GOOD}\nfunction f() {{", "curly_bracket"),
+    ],
+)
+def test_each_rule_for_pages_names_its_reason(text: str, reason: str | None) -> None:
+    assert run_filters([C4(C4.Config())], table(text)).reasons == [reason]
+
+
+def test_rules_can_be_loosened() -> None:
+    config = C4.Config(drop_code=False, terminal_punctuation=False, min_sentences=1)
+    found = run_filters([C4(config)], table("a b c { d"))
+    assert found.passed.tolist() == [True]
+    assert found.batch["text"].to_pylist() == ["a b c { d"]
+
+
+@pytest.mark.parametrize(
+    ("line", "count"),
+    [
+        ("One. Two! Three? “Four.”", 4),
+        ("Mr. Smith met Dr. A. Jones, e.g. here.", 1),
+        ("Version 2.5 costs $3.50 today.", 1),
+        ("Wait... what?! Yes.", 3),
+        ("no end", 1),
+    ],
+)
+def test_sentences_are_counted_by_their_ends(line: str, count: int) -> None:
+    assert count_sentences(line) == count
+
+
+def test_later_filters_see_the_lines_that_stay() -> None:
+    c4, length = C4(C4.Config()), Length(Length.Config(max_chars=100))
+    found = run_filters([c4, length], table(f"{GOOD}\n{'menu ' * 50}", GOOD * 2))
+    assert found.reasons == [None, "too_long"]
+    assert found.batch["text"].to_pylist()[0] == GOOD
+    assert c4.edits == {"c4_no_sentence_end": 1}
