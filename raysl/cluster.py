@@ -113,10 +113,10 @@ def disconnect() -> None:
 
 @contextmanager
 def quiet(log_path: Path) -> Iterator[None]:
-    """Sends what libraries write to `log_path`; `print`, `progress.say` and progress bars stay visible.
+    """Sends what libraries write to `log_path`; only `progress.say` and progress bars stay visible.
 
-    Works on file descriptors, because Ray's C++ core does not go through Python, and on `sys.stderr`, where loggers and
-    warnings write.
+    Works on file descriptors, because Ray's C++ core does not go through Python, and on `sys.stdout` and `sys.stderr`,
+    where Ray's messages from other processes, loggers and warnings go.
     """
     log_path.parent.mkdir(parents=True, exist_ok=True)
     sys.stdout.flush()
@@ -124,9 +124,8 @@ def quiet(log_path: Path) -> Iterator[None]:
     python_streams = (sys.stdout, sys.stderr)
     with open(log_path, "a", buffering=1, encoding="utf-8") as log:
         kept = [os.dup(1), os.dup(2)]
-        sys.stdout = _writer(kept[0])
         progress.set_user_stream(_writer(kept[1]))
-        sys.stderr = log
+        sys.stdout = sys.stderr = log
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
         level, handler = logging.root.level, logging.StreamHandler(log)

@@ -74,14 +74,14 @@ def test_quiet_keeps_chatter_in_the_log_and_our_lines_visible(tmp_path: Path, ca
         sys.stderr.write("from a warning\n")
         logging.getLogger("a.library").info("from a logger")
         subprocess.run(["echo", "from a child"], check=True)
-        print("a result")
+        print("from a print")
         progress.say("a line of progress")
     os.write(1, b"afterwards\n")
     shown = capfd.readouterr()
-    assert shown.out == "a result\nafterwards\n"
+    assert shown.out == "afterwards\n"
     assert shown.err == "a line of progress\n"
     log = (tmp_path / "run" / "raysl.log").read_text()
-    for line in ("from C, stdout", "from C, stderr", "from a warning", "INFO a.library: from a logger", "from a child"):
+    for line in ("from a print", "from C, stdout", "from C, stderr", "from a warning", "INFO a.library: from a logger", "from a child"):
         assert line in log
 
 

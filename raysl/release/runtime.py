@@ -104,7 +104,7 @@ class Runner:
     def to_rows(self, texts: Sequence[str]) -> list[Tokens]:
         """Token ids of each text with the closing [SEP] that training saw, cut at `max_tokens`; none is empty."""
         encodings = self.tokenizer.encode_batch(list(texts), add_special_tokens=False)
-        return [np.array([*encoding.ids[: self.max_tokens], SEP][: self.max_tokens], np.int64) for encoding in encodings]
+        return [np.array([*encoding.ids[: self.max_tokens - 1], SEP], np.int64) for encoding in encodings]
 
     def session(self, name: str) -> Any:
         if name not in self._sessions:

@@ -71,7 +71,7 @@ class BundleSession:
 
     def tokenize(self, texts: Sequence[str]) -> Tokens:
         """Ids of each text and [SEP], cut to `max_tokens` and padded to the longest of the batch."""
-        rows = [[*self.token_ids(text)[: self.max_tokens], SEP][: self.max_tokens] for text in texts]
+        rows = [[*self.token_ids(text)[: self.max_tokens - 1], SEP] for text in texts]
         return padded([np.array(row, np.int64) for row in rows])  # (batch, length)
 
     def token_ids(self, text: str) -> list[int]:

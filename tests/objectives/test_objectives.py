@@ -99,7 +99,7 @@ def test_gpt_predicts_no_document_border_and_no_padding() -> None:
 def test_packed_loss_is_the_mean_over_documents_run_alone() -> None:
     objective = GptObjective(GptObjectiveConfig(), encoder(Gpt, GptConfig))
     documents = [[10, 11, 12, SEP], [20, 21, SEP]]
-    packed = objective.collate([np.array(sum(documents, []), np.int32)], uniform_of(1))
+    packed = objective.collate([np.array([*documents[0], *documents[1]], np.int32)], uniform_of(1))
     alone = [objective.collate([np.array(document, np.int32)], uniform_of(1)) for document in documents]
     total = sum(objective.targets(batch) for batch in alone)
     with torch.no_grad():
