@@ -42,8 +42,8 @@ lint: $(STAMP)
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest -m "not ray"
-	$(BIN)/python -m pytest -m ray
+	$(BIN)/python -m pytest -m "not ray and not slow"
+	$(BIN)/python -m pytest -m "ray or slow"
 
 bench: $(STAMP)
 	@$(BIN)/python -m benchmarks

@@ -81,7 +81,14 @@ def test_quiet_keeps_chatter_in_the_log_and_our_lines_visible(tmp_path: Path, ca
     assert shown.out == "afterwards\n"
     assert shown.err == "a line of progress\n"
     log = (tmp_path / "run" / "raysl.log").read_text()
-    for line in ("from a print", "from C, stdout", "from C, stderr", "from a warning", "INFO a.library: from a logger", "from a child"):
+    for line in (
+        "from a print",
+        "from C, stdout",
+        "from C, stderr",
+        "from a warning",
+        "INFO a.library: from a logger",
+        "from a child",
+    ):
         assert line in log
 
 

@@ -15,6 +15,8 @@ from raysl.release.bundle import open_bundle
 from raysl.run_config import RunConfig
 from raysl.update import update
 
+pytestmark = pytest.mark.slow
+
 NEW_TOPICS = {**TOPICS, "sound": "wave note pitch tempo chord volume melody"}
 
 

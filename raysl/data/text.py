@@ -24,6 +24,13 @@ def normalize(text: str) -> str:
     """
     if not NEEDS_WORK.search(text):
         return text
+    text = _once(text)
+    while MOJIBAKE.search(text) and (again := _once(text)) != text:  # what was taken out may have stood in broken marks
+        text = again
+    return text
+
+
+def _once(text: str) -> str:
     text = LINE_ENDS.sub("\n", _repaired(text))
     text = SPACES.sub(_space, CONTROL.sub("", text))
     text = unicodedata.normalize("NFC", text)

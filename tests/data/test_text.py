@@ -35,3 +35,7 @@ def test_normalizing_twice_changes_nothing(text: str) -> None:
 
 def test_a_column_keeps_its_rows() -> None:
     assert normalize_column(pa.chunked_array([["a ", "b"], ["\x00"]])).to_pylist() == ["a", "b", ""]
+
+
+def test_broken_marks_around_a_control_character_are_repaired_at_once() -> None:
+    assert normalize("Â\x08\x91") == normalize(normalize("Â\x08\x91"))

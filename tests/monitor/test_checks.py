@@ -111,6 +111,7 @@ def serve_texts(config: RunConfig, rows: list[tuple[str, str]], start: int, with
     recorder.close()
 
 
+@pytest.mark.slow
 def test_recorded_traffic_is_judged_end_to_end(released: RunConfig, capsys: pytest.CaptureFixture[str]) -> None:
     assert monitor(released).verdict == "not enough data"
     serve_texts(released, make_documents(90, seed=7), start=1_000)

@@ -17,6 +17,8 @@ from raysl.models.text import Gpt, TextEncoder
 from raysl.release import onnx as export
 from raysl.release.onnx import EmbedGraph
 
+pytestmark = pytest.mark.slow
+
 VOCABULARY = 400
 ROWS = [np.random.default_rng(n).integers(5, VOCABULARY, n).astype(np.int64) for n in (1, 3, 4, 9, 9, 17, 30)]
 

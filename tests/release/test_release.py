@@ -16,6 +16,8 @@ from raysl.release.release import release
 from raysl.release.runtime import Runner
 from raysl.run_config import RunConfig
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def released(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:

@@ -100,6 +100,7 @@ def _rank(rank: int, size: int, kind: str, shards: str, port: str, out: str) -> 
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "size"), [("contrastive_text", 2), ("contrastive_text", 3), ("bert", 2)])
 def test_several_ranks_train_as_one_process_with_the_whole_batch(shards: Path, kind: str, size: int, tmp_path: Path) -> None:
     """Six steps: same losses and same weights. A gather without gradient keeps the loss and fails the weights."""
