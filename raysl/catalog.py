@@ -77,9 +77,11 @@ FILTERS = Catalog(
     {
         "c4": Entry("raysl.data.filters.c4:C4"),
         "fineweb": Entry("raysl.data.filters.fineweb:FineWeb"),
+        "language": Entry("raysl.data.filters.language:Language"),
         "length": Entry("raysl.data.filters.length:Length"),
         "quality": Entry("raysl.data.filters.quality:Quality"),
         "repetition": Entry("raysl.data.filters.repetition:Repetition"),
+        "word_list": Entry("raysl.data.filters.word_list:WordList"),
     },
 )
 MODELS = Catalog(
