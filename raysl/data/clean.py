@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 
 from raysl import storage
 from raysl.catalog import FILTERS, SOURCES
-from raysl.config import PluginConfig
-from raysl.data.config import RedactConfig
+from raysl.data.config import PrepareConfig
+from raysl.data.decontaminate import Contaminated
 from raysl.data.filters import Filter, run_filters
 from raysl.data.filters.base import Examples
 from raysl.data.prints import PrintSettings, make_prints, write_prints
@@ -31,29 +31,27 @@ EMPTY = "empty"
 class Cleaner:
     """Everything a clean task needs besides its partition; it is pickled to the workers."""
 
-    source: PluginConfig
-    filters: tuple[PluginConfig, ...]
+    config: PrepareConfig
     prints: PrintSettings
     seed: int
     compiled: bool
-    redact: RedactConfig | None = None
+    evaluation: Path | None = None
+    """Hashes of the n-grams of an evaluation set."""
 
     def __call__(self, partition: Partition, folder: Path) -> dict[str, Any]:
         """Writes the clean rows of the partition to `folder` (whole or absent); returns and keeps the counts."""
-        source: Source = SOURCES.load(self.source.type)(self.source)
-        filters = [FILTERS.load(config.type)(config) for config in self.filters]
-        for one in filters:
-            one.examples.seed = self.seed
+        source: Source = SOURCES.load(self.config.source.type)(self.config.source)
+        filters = self._filters()
         bad, kept, dropped = BadRows(), [RAW_DOCUMENT.empty_table()], [REMOVED.empty_table()]
-        empty, num_rows, redacted = Empty(self.seed), 0, Counter[str]()
+        num_rows, redacted = 0, Counter[str]()
         for table in source.read(partition, bad):
             num_rows += len(table)
-            good, removed = self._clean(table, [empty, *filters], redacted)
+            good, removed = self._clean(table, filters, redacted)
             kept.append(good)
             dropped.append(removed)
         rows = pa.concat_tables(kept).combine_chunks()
         dropped.insert(0, removed_rows(bad.ids, bad.reasons))
-        stats = {**self._stats([*filters, empty], bad, num_rows, rows), "redacted": redacted}
+        stats = {**self._stats(filters, bad, num_rows, rows), "redacted": redacted}
         with storage.atomic_path(folder) as temporary:
             temporary.mkdir()
             pq.write_table(rows, temporary / ROWS)
@@ -62,10 +60,19 @@ class Cleaner:
             (temporary / STATS).write_text(json.dumps(stats))
         return stats
 
+    def _filters(self) -> list[Filter]:
+        """All tests of a document in their order."""
+        filters: list[Filter] = [Empty(None), *(FILTERS.load(one.type)(one) for one in self.config.filters)]
+        if self.config.decontaminate is not None and self.evaluation is not None:
+            filters.append(Contaminated(self.config.decontaminate, self.evaluation))
+        for one in filters:
+            one.examples.seed = self.seed
+        return filters
+
     def _clean(self, table: pa.Table, filters: Sequence[Filter], redacted: Counter[str]) -> tuple[pa.Table, pa.Table]:
         texts = normalize_column(table[TEXT])
-        if self.redact is not None:
-            texts, counts = redact_column(texts, self.redact)
+        if self.config.redact is not None:
+            texts, counts = redact_column(texts, self.config.redact)
             redacted.update(counts)
         table = pa.table({ID: table[ID], TEXT: texts, LABEL: table[LABEL]}, schema=RAW_DOCUMENT)
         found = run_filters(filters, table)
@@ -91,10 +98,6 @@ class Cleaner:
 
 class Empty(Filter):
     """Nothing is left of the text after normalization."""
-
-    def __init__(self, seed: int) -> None:
-        super().__init__(None)
-        self.examples.seed = seed
 
     def keep(self, batch: pa.Table) -> dict[str, Any]:
         return {EMPTY: np.array([bool(text) for text in batch[TEXT].to_pylist()], np.bool_)}

@@ -61,6 +61,15 @@ class RedactConfig(Config):
     """What is replaced. Cards are proved by Luhn, IBANs by their check digits, addresses by being public."""
 
 
+class DecontaminateConfig(Config):
+    """Removal of documents that share a long run of words with an evaluation set (Brown et al., 2020, appendix C)."""
+
+    source: AnySource
+    """The evaluation set: any source, read as documents are."""
+    ngram: int = Field(13, ge=2, le=50)
+    """Words in a row that have to be the same."""
+
+
 class PrepareConfig(Config):
     """Raw text to clean, de-duplicated, tokenized shards."""
 
@@ -70,6 +79,8 @@ class PrepareConfig(Config):
     """Replaces personal data in every text, before the filters; absent: texts stay as they are."""
     filters: tuple[AnyFilter, ...] = ()
     """Tests that every document has to pass, in this order."""
+    decontaminate: DecontaminateConfig | None = None
+    """Removes what shares text with an evaluation set, after the filters; absent: nothing is compared."""
     deduplicate: DeduplicateConfig = DeduplicateConfig()
     tokenizer: TokenizerConfig = TokenizerConfig()
     split: SplitConfig = SplitConfig()

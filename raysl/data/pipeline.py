@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from raysl import cluster, storage
-from raysl.catalog import SOURCES
+from raysl.catalog import FILTERS, SOURCES
 from raysl.data import prepare_report
 from raysl.data.clean import STATS, Cleaner, read_stats
 from raysl.data.config import PrepareConfig
+from raysl.data.decontaminate import write_ngrams
 from raysl.data.dedup import Planner, write_index_settings
 from raysl.data.prints import PrintSettings
-from raysl.data.sources import Partition
+from raysl.data.sources import Partition, Source
 from raysl.data.tokens import TokenizerTrainer, TokenWriter
 from raysl.progress import Progress, say
 from raysl.run_config import RunConfig
@@ -39,18 +40,21 @@ def prepare(config: RunConfig, redo: bool = False) -> Manifest:
     Raises DataError for a source that is missing, empty or mostly broken, and where the filters leave nothing.
     """
     source = SOURCES.load(config.prepare.source.type)(config.prepare.source)
-    stage = Stage(config.folder, "prepare", section(config, "prepare", "seed"), {"source": source.fingerprint()})
+    stage = Stage(config.folder, "prepare", section(config, "prepare", "seed"), inputs_of(config.prepare, source))
     manifest = stage.done()
     if manifest is not None and not redo:
         say(f"prepare: done already, {manifest.counts['kept']:,} documents in {stage.folder}")
         return manifest
     check_same_config(stage, redo)
+    for one in config.prepare.filters:
+        FILTERS.load(one.type)(one)  # says what is missing before a cluster starts
     partitions = source.partitions(config.prepare.partition_mb)
     if redo and manifest is not None:
         storage.remove(stage.folder)
     folder = stage.begin()
     run = Run(folder, config.prepare, config.seed)
     run.clear_unfinished()
+    run.read_evaluation()
     run.clean(partitions)
     run.plan()
     run.train_tokenizer()
@@ -62,6 +66,18 @@ def prepare(config: RunConfig, redo: bool = False) -> Manifest:
     say(prepare_report.table(manifest.counts))
     say(f"prepare: {manifest.counts['kept']:,} documents in {folder}")
     return manifest
+
+
+def inputs_of(config: PrepareConfig, source: Source) -> dict[str, str]:
+    """Names the content of everything that is read."""
+    inputs = {"source": source.fingerprint()}
+    for number, one in enumerate(config.filters):
+        if hasattr(one, "fingerprint"):  # a filter that reads a file
+            inputs[f"filters.{number}"] = one.fingerprint()
+    if config.decontaminate is not None:
+        evaluation = config.decontaminate.source
+        inputs["decontaminate"] = SOURCES.load(evaluation.type)(evaluation).fingerprint()
+    return inputs
 
 
 def _is_output(path: Path) -> bool:
@@ -92,11 +108,24 @@ class Run:
         for path in [*self.folder.rglob(".*.tmp")]:
             storage.remove(path)
 
+    @property
+    def evaluation(self) -> Path:
+        return self.work / "evaluation.npy"
+
+    def read_evaluation(self) -> None:
+        """Hashes the n-grams of the evaluation set, where there is one."""
+        if self.config.decontaminate is None:
+            return
+        left = not self.evaluation.is_file()
+        with self._step("evaluation set", 1, int(left)) as progress:
+            calls = [(self.config.decontaminate, self.config.partition_mb, self.evaluation)] * left
+            run_calls(write_ngrams, calls, progress, lambda stats: (stats["ngrams"], "n-grams"))
+
     def clean(self, partitions: Sequence[Partition]) -> None:
         self.units = [self.work / f"clean-{number:05d}" for number in range(len(partitions))]
         compiled = len(partitions) * self.config.partition_mb >= COMPILE_FROM_MB
         prints = PrintSettings.of(self.config.deduplicate)
-        cleaner = Cleaner(self.config.source, self.config.filters, prints, self.seed, compiled, self.config.redact)
+        cleaner = Cleaner(self.config, prints, self.seed, compiled, self.evaluation)
         left = [(unit, part) for unit, part in zip(self.units, partitions, strict=True) if not unit.is_dir()]
         with self._step("clean", len(partitions), len(left)) as progress:
             calls = [(part, unit) for unit, part in left]

@@ -195,9 +195,7 @@ print(json.dumps({"mb": peak, "removed": len(found.removed), "bytes": sum(map(le
 @pytest.mark.parametrize(("kind", "removed"), [("long", 0), ("hot", 7999)])
 def test_memory_stays_bounded_for_a_huge_document_and_a_hot_bucket(kind: str, removed: int) -> None:
     command = [sys.executable, "-c", MEMORY, kind]
-    subprocess.run(
-        command, capture_output=True, check=True
-    )  # compiling takes memory too, once a machine
+    subprocess.run(command, capture_output=True, check=True)  # compiling takes memory too, once a machine
     started = time.monotonic()
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     result = json.loads(output)

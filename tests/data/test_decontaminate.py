@@ -1,0 +1,71 @@
+"""Documents that share words with an evaluation set."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from raysl.data.clean import Cleaner
+from raysl.data.config import DecontaminateConfig, PrepareConfig
+from raysl.data.decontaminate import Contaminated, ngrams, write_ngrams
+from raysl.data.prints import PrintSettings
+from raysl.errors import DataError
+
+WORDS = [f"w{number}" for number in range(40)]
+QUESTION = " ".join(WORDS[:20])
+
+
+def evaluation(folder: Path, *texts: str) -> DecontaminateConfig:
+    path = folder / "questions.jsonl"
+    path.write_text("".join(json.dumps({"question": text}) + "\n" for text in texts))
+    return DecontaminateConfig(source={"type": "files", "path": str(path), "text_column": "question"})
+
+
+def kept(folder: Path, config: DecontaminateConfig, *texts: str) -> list[bool]:
+    write_ngrams(config, 1.0, folder / "evaluation.npy")
+    batch = pa.table({"id": [str(n) for n in range(len(texts))], "text": pa.chunked_array([list(texts)])})
+    found: list[bool] = Contaminated(config, folder / "evaluation.npy").keep(batch)["contaminated"].tolist()
+    return found
+
+
+def test_thirteen_words_in_a_row_are_too_many(tmp_path: Path) -> None:
+    twelve, thirteen = " ".join(WORDS[3:15]), " ".join(WORDS[3:16])
+    texts = [f"so {twelve} it was", f"so {thirteen} it was", "", "W3, w4; w5 " + " ".join(WORDS[6:16]), "w39"]
+    assert kept(tmp_path, evaluation(tmp_path, QUESTION, "another"), *texts) == [True, False, True, False, True]
+
+
+def test_shorter_questions_count_when_all_words_are_the_same(tmp_path: Path) -> None:
+    config = evaluation(tmp_path, "What is the time?")
+    assert kept(tmp_path, config, "what is the time", "So what is the time?", "time") == [False, True, True]
+
+
+def test_ngrams_of_many_chunks_name_their_texts() -> None:
+    texts = pa.array([f"{'x ' * 5000}{number}" for number in range(300)])
+    hashes, rows = ngrams(texts, 13)
+    assert len(hashes) == len(rows) == 300 * (5001 - 12)
+    assert np.unique(rows).tolist() == list(range(300))
+    assert len(np.unique(hashes)) == 301
+
+
+def test_an_empty_evaluation_set_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"decontaminate.source holds no text"):
+        write_ngrams(evaluation(tmp_path), 1.0, tmp_path / "evaluation.npy")
+
+
+def test_a_clean_unit_counts_what_goes(tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text(
+        "".join(json.dumps({"text": text}) + "\n" for text in (f"see {QUESTION}", " ".join(WORDS[20:]), "a@b.org"))
+    )
+    config = PrepareConfig(
+        source={"type": "files", "path": str(corpus)}, decontaminate=evaluation(tmp_path, QUESTION), redact={},
+    )  # fmt: skip
+    assert config.decontaminate is not None
+    write_ngrams(config.decontaminate, 1.0, tmp_path / "evaluation.npy")
+    cleaner = Cleaner(config, PrintSettings.of(config.deduplicate), 0, False, tmp_path / "evaluation.npy")
+    stats = cleaner([("corpus.jsonl", 0, -1)], tmp_path / "unit")
+    assert stats["dropped"] == {"contaminated": 1}
+    assert stats["redacted"] == {"email": 1}
+    assert [name for _, name, _ in stats["examples"]["contaminated"]] == ["corpus.jsonl:0"]
