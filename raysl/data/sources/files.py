@@ -1,4 +1,4 @@
-"""Documents in files: .txt, .jsonl, .csv and .parquet, plain, gzip or zstd; one path, a folder or a glob."""
+"""Documents in files: text, tables and web pages, plain, gzip or zstd; one path, a folder or a glob."""
 
 import glob
 import os
@@ -46,6 +46,7 @@ class Files(Source):
 
     def partitions(self, partition_mb: float) -> list[Partition]:
         paths = self._paths()
+        readers.check_installed(readers.format_of(path) for path in paths)
         for path in paths:
             self._check_columns(path)
         sized = (entry for path in paths for entry in _items(path, self._name(path), int(partition_mb * 1e6)))

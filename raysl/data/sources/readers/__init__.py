@@ -1,0 +1,62 @@
+"""Rows of one file of each format. A new format is one function and one line in READERS."""
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from raysl.data.extras import require
+from raysl.data.sources.base import BadRows, Row
+from raysl.data.sources.readers import tables, text, web
+from raysl.data.sources.readers.base import COMPRESSIONS, UNREADABLE, Columns, Part, opened
+
+__all__ = ["COMPRESSIONS", "FORMATS", "Part", "check_installed", "columns_of", "format_of", "read"]
+
+READERS: dict[str, Callable[[Part, Columns, BadRows], Iterator[Row]]] = {
+    ".txt": text.txt,
+    ".jsonl": tables.jsonl,
+    ".csv": tables.csv_rows,
+    ".parquet": tables.parquet,
+    ".html": web.html,
+    ".htm": web.html,
+    ".warc": web.warc,
+}
+FORMATS = tuple(READERS)
+NEEDS = {".html": ("trafilatura",), ".htm": ("trafilatura",), ".warc": ("trafilatura", "fastwarc")}
+"""Packages of the extra `web` that a format needs."""
+
+
+def format_of(path: Path) -> str:
+    """`.jsonl` for docs.jsonl.gz; empty for a format that nobody reads."""
+    name = path.with_suffix("") if path.suffix in COMPRESSIONS else path
+    return name.suffix if name.suffix in READERS else ""
+
+
+def read(part: Part, columns: Columns, bad: BadRows) -> Iterator[Row]:
+    """Yields the good rows of a part; the others go to `bad`."""
+    try:
+        yield from READERS[format_of(part.path)](part, columns, bad)
+    except UNREADABLE:  # what came before the break has been yielded
+        bad.add("unreadable_file", part.name)
+
+
+def columns_of(path: Path) -> list[str] | None:
+    """Column names where the file itself names them; None where it does not or cannot be read."""
+    try:
+        if format_of(path) == ".parquet":
+            return list(pq.read_schema(path).names)
+        if format_of(path) == ".csv":
+            with opened(path) as file:
+                return next(csv.reader(io.TextIOWrapper(file, "utf-8-sig", newline="")), [])
+    except (*UNREADABLE, UnicodeDecodeError):
+        return None
+    return None
+
+
+def check_installed(formats: Iterable[str]) -> None:
+    """Raises ConfigError that says what to install, where a format needs a package that is not there."""
+    for name in sorted(set(formats)):
+        for package in NEEDS.get(name, ()):
+            require(package, "web", f"Reading {name}")

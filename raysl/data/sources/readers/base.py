@@ -1,0 +1,64 @@
+"""What readers of all formats share: parts of files, opening them, what they need of the config."""
+
+import gzip
+import io
+import zlib
+from collections.abc import Iterator
+from csv import Error as CsvError
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol, cast
+
+import pyarrow as pa
+
+from raysl.data.sources.base import BadRows, Row
+
+COMPRESSIONS = (".gz", ".zst")
+UNREADABLE = (OSError, EOFError, zlib.error, pa.ArrowException, CsvError)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a file: from `start` to `stop`, in bytes of .jsonl or row groups of .parquet; -1 is the end."""
+
+    path: Path
+    name: str
+    """What ids begin with: the path relative to the source, so that moved data keeps its ids."""
+    start: int = 0
+    stop: int = -1
+
+
+class Columns(Protocol):
+    """The part of FilesConfig that readers need."""
+
+    @property
+    def text_column(self) -> str: ...
+    @property
+    def label_column(self) -> str | None: ...
+    @property
+    def id_column(self) -> str | None: ...
+    @property
+    def txt_unit(self) -> str: ...
+
+
+def open_raw(path: Path) -> BinaryIO:
+    """The bytes as they are stored."""
+    return open(path, "rb")
+
+
+def opened(path: Path) -> BinaryIO:
+    if path.suffix == ".gz":
+        return cast(BinaryIO, gzip.open(path, "rb"))
+    if path.suffix == ".zst":
+        return cast(BinaryIO, io.BufferedReader(pa.input_stream(str(path), compression="zstd")))
+    return open_raw(path)
+
+
+def row_of(record: dict[str, Any], where: str, columns: Columns, bad: BadRows) -> Iterator[Row]:
+    text = record.get(columns.text_column)
+    if not isinstance(text, str) or not text.strip():
+        bad.add("missing_text", where)
+        return
+    label = record.get(columns.label_column) if columns.label_column else None
+    name = record.get(columns.id_column) if columns.id_column else None
+    yield (where if name is None else str(name)), text, (None if label is None else str(label))

@@ -1,0 +1,72 @@
+"""Tables: one row is a document; columns or keys are named by the config."""
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Iterator
+
+import pyarrow.parquet as pq
+
+from raysl.data.sources.base import BadRows, Row
+from raysl.data.sources.readers.base import Columns, Part, opened, row_of
+
+
+def jsonl(part: Part, columns: Columns, bad: BadRows) -> Iterator[Row]:
+    """Lines that begin in the byte range; ids name the byte at which a line begins."""
+    start, stop = part.start, part.stop
+    with opened(part.path) as file:
+        if start > 0:
+            file.seek(start - 1)
+            start += len(file.readline()) - 1
+        position = start
+        while (stop < 0 or position < stop) and (line := file.readline()):
+            where = f"{part.name}:{position}"
+            position += len(line)
+            if line.strip():
+                yield from _json_row(line, where, columns, bad)
+
+
+def _json_row(line: bytes, where: str, columns: Columns, bad: BadRows) -> Iterator[Row]:
+    try:
+        record = json.loads(line.decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        bad.add("invalid_utf8", where)
+        return
+    except (ValueError, RecursionError):
+        bad.add("broken_line", where)
+        return
+    if not isinstance(record, dict):
+        bad.add("broken_line", where)
+        return
+    yield from row_of(record, where, columns, bad)
+
+
+def csv_rows(part: Part, columns: Columns, bad: BadRows) -> Iterator[Row]:
+    csv.field_size_limit(sys.maxsize)
+    with opened(part.path) as file:
+        # A wrong byte becomes a lone surrogate, so that one bad field does not end the file.
+        lines = io.TextIOWrapper(file, "utf-8", errors="surrogateescape", newline="")
+        reader = csv.reader(lines, strict=True)
+        header = [name.removeprefix("\ufeff") for name in next(reader, [])]
+        for values in reader:
+            where = f"{part.name}:{reader.line_num}"
+            if len(values) != len(header):
+                if values:
+                    bad.add("broken_line", where)
+                continue
+            if any("\ud800" <= char <= "\udfff" for value in values for char in value if not value.isascii()):
+                bad.add("invalid_utf8", where)
+                continue
+            yield from row_of(dict(zip(header, values, strict=True)), where, columns, bad)
+
+
+def parquet(part: Part, columns: Columns, bad: BadRows) -> Iterator[Row]:
+    file = pq.ParquetFile(part.path)
+    wanted = [c for c in (columns.text_column, columns.label_column, columns.id_column) if c is not None]
+    groups = range(part.start, file.num_row_groups if part.stop < 0 else part.stop)
+    number = sum(file.metadata.row_group(g).num_rows for g in range(part.start))
+    for batch in file.iter_batches(batch_size=1024, row_groups=list(groups), columns=wanted):
+        for record in batch.to_pylist():
+            yield from row_of(record, f"{part.name}:{number}", columns, bad)
+            number += 1
