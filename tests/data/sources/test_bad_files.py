@@ -1,0 +1,110 @@
+"""Files that are broken or odd, of every kind that was met: each bad row has a reason, the rest goes through."""
+
+import gzip
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from raysl.data.clean import Empty
+from raysl.data.filters import run_filters
+from raysl.data.sources import BadRows, Files
+from raysl.data.text import normalize_column
+
+SHARED = Path(os.environ.get("RAYSL_SHARED", Path(__file__).parents[4] / "shared")) / "data" / "text" / "bad"
+PLAIN = "The quick brown fox jumps over the lazy dog."
+ROWS = [json.dumps({"id": str(n), "text": f"Document number {n} with a little text."}) for n in range(6)]
+
+
+def parquet(values: list[object]) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table({"text": values}), sink)
+    return bytes(sink.getvalue())
+
+
+def lines(*rows: str) -> bytes:
+    return "".join(f"{row}\n" for row in rows).encode()
+
+
+CASES: dict[str, tuple[Callable[[], bytes], int, dict[str, int]]] = {
+    "broken_line.jsonl": (lambda: lines(*ROWS[:2], ROWS[2][:30], "", *ROWS[3:5]), 4, {"broken_line": 1}),
+    "crlf_mixed.txt": (lambda: "one\r\ntwo\nthree\rfour\x0cfive\x85six\u2028seven".encode(), 1, {}),
+    "docs.jsonl.zst": (lambda: bytes(pa.compress(lines(*ROWS), "zstd", asbytes=True)), 6, {}),
+    "duplicate_ids.jsonl": (lambda: lines(*ROWS[:3], *ROWS[:3]), 6, {}),
+    "empty.txt": (lambda: b"", 0, {"empty": 1}),
+    "empty.txt.gz": (lambda: gzip.compress(b""), 0, {"empty": 1}),
+    "invalid_utf8.txt": (lambda: PLAIN.encode() + b"\xff\xc3\x28", 0, {"invalid_utf8": 1}),
+    "latin1.txt": (lambda: "café".encode("latin-1"), 0, {"invalid_utf8": 1}),
+    "lone_surrogate.jsonl": (lambda: lines(ROWS[0], '{"text": "a \\ud83d b"}', ROWS[2]), 2, {"lone_surrogate": 1}),
+    "missing_text.jsonl": (
+        lambda: lines(ROWS[0], '{"id": "1"}', '{"text": null}', '{"text": ""}', '{"text": 4}', ROWS[5]),
+        2,
+        {"missing_text": 4},
+    ),
+    "mojibake.txt": (lambda: "Größe, naïve café".encode().decode("cp1252").encode(), 1, {}),
+    "no_final_newline.jsonl": (lambda: lines(*ROWS[:2]).rstrip(b"\n"), 2, {}),
+    "no_rows.parquet": (lambda: parquet([]), 0, {}),
+    "not_gzip.txt.gz": (lambda: b"this is no gzip at all", 0, {"unreadable_file": 1}),
+    "nul_bytes.txt": (lambda: b"before\x00after\x00\x00end of line\nclean line", 1, {}),
+    "one_line_20mb.txt.gz": (lambda: gzip.compress(b"a single line " * 100_000), 1, {}),
+    "truncated.parquet": (lambda: parquet(["x"] * 50)[:-60], 0, {"unreadable_file": 1}),
+    "truncated.txt.gz": (lambda: gzip.compress(os.urandom(30_000).hex().encode())[:20_000], 0, {"unreadable_file": 1}),
+    "two_members.txt.gz": (lambda: gzip.compress(b"first member\n") + gzip.compress(b"second member\n"), 1, {}),
+    "utf16_bom.txt": (lambda: PLAIN.encode("utf-16"), 1, {}),
+    "utf8_bom.txt": (lambda: PLAIN.encode("utf-8-sig"), 1, {}),
+    "whitespace.txt": (lambda: b" \n\t\n  \r\n \n", 0, {"empty": 1}),
+    "wrong_type.parquet": (lambda: parquet([1, 2, 3, 4, 5]), 0, {"missing_text": 5}),
+}  # fmt: skip
+CLEANED = {
+    "crlf_mixed.txt": "one\ntwo\nthree\nfour\nfive\nsix\nseven",
+    "nul_bytes.txt": "beforeafterend of line\nclean line",
+    "two_members.txt.gz": "first member\nsecond member",
+}
+
+
+def outcome(path: Path) -> tuple[list[str], dict[str, int]]:
+    """Texts that stay, and how many rows went under each reason."""
+    source, bad, empty, texts = Files(Files.Config(path=str(path))), BadRows(), Empty(None), list[str]()
+    for partition in source.partitions(1.0):
+        for table in source.read(partition, bad):
+            table = table.set_column(1, "text", normalize_column(table["text"]))
+            texts += table.filter(pa.array(run_filters([empty], table).passed))["text"].to_pylist()
+    return texts, {**bad.counts(), **empty.dropped}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_broken_file_is_counted_and_the_rest_goes_through(tmp_path: Path, name: str) -> None:
+    content, num_good, reasons = CASES[name]
+    (tmp_path / name).write_bytes(content())
+    texts, counts = outcome(tmp_path / name)
+    assert (len(texts), counts) == (num_good, reasons)
+    if name in CLEANED:
+        assert texts == [CLEANED[name]]
+    if name == "mojibake.txt":
+        assert texts == ["Größe, naïve café"]
+    if name in ("utf16_bom.txt", "utf8_bom.txt"):
+        assert texts == [PLAIN]
+
+
+def test_a_folder_of_them_all_is_read_to_its_end(tmp_path: Path) -> None:
+    for name, (content, _, _) in CASES.items():
+        (tmp_path / name).write_bytes(content())
+    texts, counts = outcome(tmp_path)
+    assert len(texts) == sum(good for _, good, _ in CASES.values())
+    assert counts == {
+        "broken_line": 1, "empty": 3, "invalid_utf8": 2, "lone_surrogate": 1, "missing_text": 9, "unreadable_file": 3,
+    }  # fmt: skip
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs the folder of shared data (RAYSL_SHARED)")
+def test_every_shared_broken_file_has_the_same_outcome() -> None:
+    found = {path.name: outcome(path) for path in sorted(SHARED.iterdir())}
+    assert {name: (len(texts), counts) for name, (texts, counts) in found.items()} == {
+        name: (good, reasons) for name, (_, good, reasons) in CASES.items()
+    }
+    for name, text in CLEANED.items():
+        assert found[name][0] == [text]
