@@ -1,9 +1,6 @@
 """Documents in files: text, tables and web pages, plain, gzip or zstd; one path, a folder or a glob."""
 
-import glob
-import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import ClassVar
 
 import pyarrow as pa
@@ -11,8 +8,9 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from raysl.config import PluginConfig
-from raysl.data.sources import readers
+from raysl.data.sources import readers, stores
 from raysl.data.sources.base import BadRows, Item, Partition, Row, Source, files_fingerprint, missing, packed
+from raysl.data.sources.stores import StoredFile
 from raysl.errors import DataError
 
 COMPRESSED_TEXT_RATIO = 3
@@ -24,7 +22,7 @@ class FilesConfig(PluginConfig):
 
     type: str = "files"
     path: str
-    """A file, a folder (read with all below it) or a glob."""
+    """A file, a folder (read with all below it) or a glob; on this machine, or s3://bucket/..., gs://bucket/..."""
     text_column: str = "text"
     """Column or key that holds the text (.jsonl, .csv, .parquet)."""
     label_column: str | None = None
@@ -45,46 +43,30 @@ class Files(Source):
     config: FilesConfig
 
     def partitions(self, partition_mb: float) -> list[Partition]:
-        paths = self._paths()
-        readers.check_installed(readers.format_of(path) for path in paths)
-        for path in paths:
-            self._check_columns(path)
-        sized = (entry for path in paths for entry in _items(path, self._name(path), int(partition_mb * 1e6)))
+        files = self._files()
+        readers.check_installed(readers.format_of(file.path) for file in files)
+        for file in files:
+            self._check_columns(file.path)
+        sized = (entry for file in files for entry in _items(file, int(partition_mb * 1e6)))
         return packed(sized, partition_mb * 1e6)
 
     def fingerprint(self) -> str:
-        return files_fingerprint((self._name(p), p.stat().st_size, p.stat().st_mtime_ns) for p in self._paths())
+        return files_fingerprint((file.name, file.size, file.time_ns) for file in self._files())
 
     def rows(self, partition: Partition, bad: BadRows) -> Iterator[Row]:
+        root = stores.root_of(self.config.path)
         for name, start, stop in partition:
-            yield from readers.read(readers.Part(self._root() / name, name, start, stop), self.config, bad)
+            yield from readers.read(readers.Part(f"{root}/{name}", name, start, stop), self.config, bad)
 
-    def _paths(self) -> list[Path]:
+    def _files(self) -> list[StoredFile]:
         path = self.config.path
-        if os.path.isdir(path):
-            found = [p for p in Path(path).rglob("*") if p.is_file() and readers.format_of(p)]
-        elif os.path.exists(path):
-            found = [Path(path)]
-        else:
-            found = [Path(p) for p in glob.glob(path, recursive=True) if os.path.isfile(p) and readers.format_of(Path(p))]
-        if not found and not os.path.isdir(path) and not glob.has_magic(path):
-            raise DataError(f"{path} does not exist. Give prepare.source.path a file, a folder or a glob.")
-        if not found or not all(readers.format_of(p) for p in found):
+        found = stores.find(path)
+        known = [file for file in found if readers.format_of(file.path)]
+        if not known:
             raise missing(path, f"{', '.join(readers.FORMATS)}, also with {' or '.join(readers.COMPRESSIONS)}")
-        return sorted(p.absolute() for p in found)
+        return known
 
-    def _root(self) -> Path:
-        """The folder that names in the source are relative to."""
-        path = Path(self.config.path).absolute()
-        if path.is_dir():
-            return path
-        magic = [place for place, part in enumerate(path.parts) if glob.has_magic(part)]
-        return Path(*path.parts[: magic[0]]) if magic and not path.exists() else path.parent
-
-    def _name(self, path: Path) -> str:
-        return path.relative_to(self._root()).as_posix()
-
-    def _check_columns(self, path: Path) -> None:
+    def _check_columns(self, path: str) -> None:
         """A column that a table does not have is a mistake in the config, not a bad row."""
         columns = readers.columns_of(path)
         wanted = (self.config.text_column, self.config.label_column, self.config.id_column)
@@ -96,22 +78,22 @@ class Files(Source):
             )
 
 
-def _items(path: Path, name: str, num_bytes: int) -> Iterator[tuple[Item, int]]:
-    size = path.stat().st_size
-    if readers.format_of(path) == ".parquet":
-        yield from _row_groups(path, name, size)
-    elif path.suffix == ".jsonl":
+def _items(file: StoredFile, num_bytes: int) -> Iterator[tuple[Item, int]]:
+    name, size = file.name, file.size
+    if readers.format_of(file.path) == ".parquet":
+        yield from _row_groups(file)
+    elif name.endswith(".jsonl"):
         for start in range(0, max(size, 1), num_bytes):
             yield (name, start, min(start + num_bytes, size)), min(num_bytes, size - start)
     else:
-        yield (name, 0, -1), size * (COMPRESSED_TEXT_RATIO if path.suffix in readers.COMPRESSIONS else 1)
+        yield (name, 0, -1), size * (COMPRESSED_TEXT_RATIO if name.endswith(readers.COMPRESSIONS) else 1)
 
 
-def _row_groups(path: Path, name: str, size: int) -> Iterator[tuple[Item, int]]:
+def _row_groups(file: StoredFile) -> Iterator[tuple[Item, int]]:
     try:
-        num_groups = pq.read_metadata(path).num_row_groups
+        num_groups = pq.read_metadata(stores.arrow_file(file.path)).num_row_groups
     except (OSError, pa.ArrowInvalid):
-        yield (name, 0, -1), size
+        yield (file.name, 0, -1), file.size
         return
     for group in range(num_groups):
-        yield (name, group, group + 1), size // num_groups
+        yield (file.name, group, group + 1), file.size // num_groups

@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
+from pathlib import PurePosixPath
 
 import pyarrow.parquet as pq
 
@@ -11,6 +11,7 @@ from raysl.data.extras import require
 from raysl.data.sources.base import BadRows, Row
 from raysl.data.sources.readers import tables, text, web
 from raysl.data.sources.readers.base import COMPRESSIONS, UNREADABLE, Columns, Part, opened
+from raysl.data.sources.stores import arrow_file
 
 __all__ = ["COMPRESSIONS", "FORMATS", "Part", "check_installed", "columns_of", "format_of", "read"]
 
@@ -28,9 +29,10 @@ NEEDS = {".html": ("trafilatura",), ".htm": ("trafilatura",), ".warc": ("trafila
 """Packages of the extra `web` that a format needs."""
 
 
-def format_of(path: Path) -> str:
+def format_of(path: str) -> str:
     """`.jsonl` for docs.jsonl.gz; empty for a format that nobody reads."""
-    name = path.with_suffix("") if path.suffix in COMPRESSIONS else path
+    name = PurePosixPath(path.replace("\\", "/"))
+    name = name.with_suffix("") if name.suffix in COMPRESSIONS else name
     return name.suffix if name.suffix in READERS else ""
 
 
@@ -42,11 +44,11 @@ def read(part: Part, columns: Columns, bad: BadRows) -> Iterator[Row]:
         bad.add("unreadable_file", part.name)
 
 
-def columns_of(path: Path) -> list[str] | None:
+def columns_of(path: str) -> list[str] | None:
     """Column names where the file itself names them; None where it does not or cannot be read."""
     try:
         if format_of(path) == ".parquet":
-            return list(pq.read_schema(path).names)
+            return list(pq.read_schema(arrow_file(path)).names)
         if format_of(path) == ".csv":
             with opened(path) as file:
                 return next(csv.reader(io.TextIOWrapper(file, "utf-8-sig", newline="")), [])

@@ -6,12 +6,12 @@ import zlib
 from collections.abc import Iterator
 from csv import Error as CsvError
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 
 import pyarrow as pa
 
 from raysl.data.sources.base import BadRows, Row
+from raysl.data.sources.stores import open_bytes
 
 COMPRESSIONS = (".gz", ".zst")
 UNREADABLE = (OSError, EOFError, zlib.error, pa.ArrowException, CsvError)
@@ -21,7 +21,7 @@ UNREADABLE = (OSError, EOFError, zlib.error, pa.ArrowException, CsvError)
 class Part:
     """A part of a file: from `start` to `stop`, in bytes of .jsonl or row groups of .parquet; -1 is the end."""
 
-    path: Path
+    path: str
     name: str
     """What ids begin with: the path relative to the source, so that moved data keeps its ids."""
     start: int = 0
@@ -41,17 +41,13 @@ class Columns(Protocol):
     def txt_unit(self) -> str: ...
 
 
-def open_raw(path: Path) -> BinaryIO:
-    """The bytes as they are stored."""
-    return open(path, "rb")
-
-
-def opened(path: Path) -> BinaryIO:
-    if path.suffix == ".gz":
-        return cast(BinaryIO, gzip.open(path, "rb"))
-    if path.suffix == ".zst":
-        return cast(BinaryIO, io.BufferedReader(pa.input_stream(str(path), compression="zstd")))
-    return open_raw(path)
+def opened(path: str) -> BinaryIO:
+    """The bytes of a file, decompressed."""
+    if path.endswith(".gz"):
+        return cast(BinaryIO, gzip.open(open_bytes(path), "rb"))
+    if path.endswith(".zst"):
+        return cast(BinaryIO, io.BufferedReader(pa.CompressedInputStream(open_bytes(path), "zstd")))
+    return open_bytes(path)
 
 
 def row_of(record: dict[str, Any], where: str, columns: Columns, bad: BadRows) -> Iterator[Row]:

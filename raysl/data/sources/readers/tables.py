@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from raysl.data.sources.base import BadRows, Row
 from raysl.data.sources.readers.base import Columns, Part, opened, row_of
+from raysl.data.sources.stores import arrow_file
 
 
 def jsonl(part: Part, columns: Columns, bad: BadRows) -> Iterator[Row]:
@@ -62,7 +63,7 @@ def csv_rows(part: Part, columns: Columns, bad: BadRows) -> Iterator[Row]:
 
 
 def parquet(part: Part, columns: Columns, bad: BadRows) -> Iterator[Row]:
-    file = pq.ParquetFile(part.path)
+    file = pq.ParquetFile(arrow_file(part.path))
     wanted = [c for c in (columns.text_column, columns.label_column, columns.id_column) if c is not None]
     groups = range(part.start, file.num_row_groups if part.stop < 0 else part.stop)
     number = sum(file.metadata.row_group(g).num_rows for g in range(part.start))

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from raysl.data.sources.base import BadRows, Row
-from raysl.data.sources.readers.base import Columns, Part, open_raw, opened
+from raysl.data.sources.readers.base import Columns, Part, opened
+from raysl.data.sources.stores import open_bytes
 
 MAX_PAGE_BYTES = 10_000_000
 """Longer pages are refused, so that memory stays bounded."""
@@ -21,7 +22,7 @@ def warc(part: Part, columns: Columns, bad: BadRows) -> Iterator[Row]:
     """The pages that were fetched with success; their id is the address. Other records are no documents."""
     from fastwarc.warc import ArchiveIterator, WarcRecordType
 
-    with open_raw(part.path) as file:  # each record is compressed on its own: what lies before a break can be read
+    with open_bytes(part.path) as file:  # each record is compressed on its own: what lies before a break can be read
         for record in ArchiveIterator(file, record_types=WarcRecordType.response):
             whole = min(record.content_length, MAX_PAGE_BYTES + 1)
             data = record.reader.read(whole)

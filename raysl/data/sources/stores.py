@@ -1,0 +1,130 @@
+"""Where files lie: this machine, or an object store (s3://, gs://) through pyarrow.fs.
+
+Credentials and endpoints are the store's own: AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, GOOGLE_APPLICATION_CREDENTIALS and so on.
+"""
+
+import glob
+import io
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import pyarrow as pa
+from pyarrow import fs
+
+from raysl.errors import DataError
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """One file under a root."""
+
+    path: str
+    """Absolute path or URI."""
+    name: str
+    """Relative to the root: ids begin with it, so that moved data keeps its ids."""
+    size: int
+    time_ns: int
+
+
+def is_remote(path: str) -> bool:
+    return "://" in path
+
+
+def root_of(path: str) -> str:
+    """The folder that names are relative to: the path itself, or its part before a file's name or a glob."""
+    if is_remote(path):
+        if glob.has_magic(path):
+            return re.split(r"[*?\[]", path, maxsplit=1)[0].rpartition("/")[0]
+        return path.rstrip("/") if _info(path).type == fs.FileType.Directory else path.rpartition("/")[0]
+    local = Path(path).absolute()
+    if local.is_dir():
+        return str(local)
+    magic = [place for place, part in enumerate(local.parts) if glob.has_magic(part)]
+    return str(Path(*local.parts[: magic[0]]) if magic and not local.exists() else local.parent)
+
+
+def find(path: str) -> list[StoredFile]:
+    """All files that a path, a folder or a glob names, in the order of their names.
+
+    Raises DataError where a path without a glob does not exist, or the store cannot be reached.
+    """
+    root = root_of(path)
+    found = list(_remote_files(path, root) if is_remote(path) else _local_files(path, root))
+    if not found and not glob.has_magic(path) and (is_remote(path) or not os.path.isdir(path)):
+        raise DataError(f"{path} does not exist. Give prepare.source.path a file, a folder or a glob.")
+    return sorted(found, key=lambda file: file.name.split("/"))
+
+
+def _local_files(path: str, root: str) -> Iterator[StoredFile]:
+    if os.path.isdir(path):
+        paths = [p for p in Path(path).rglob("*") if p.is_file()]
+    elif os.path.exists(path):
+        paths = [Path(path)]
+    else:
+        paths = [Path(p) for p in glob.glob(path, recursive=True) if os.path.isfile(p)]
+    for one in (p.absolute() for p in paths):
+        stat = one.stat()
+        yield StoredFile(str(one), one.relative_to(root).as_posix(), stat.st_size, stat.st_mtime_ns)
+
+
+def _remote_files(path: str, root: str) -> Iterator[StoredFile]:
+    if path.rstrip("/") != root and not glob.has_magic(path):
+        infos = [_info(path)]
+    else:
+        system, key = _opened(root)
+        infos = system.get_file_info(fs.FileSelector(key, recursive=True))
+    wanted = _pattern(path) if glob.has_magic(path) else None
+    key = _opened(root)[1]
+    for info in infos:
+        name = info.path.removeprefix(key).lstrip("/")
+        if info.type == fs.FileType.File and (wanted is None or wanted.fullmatch(f"{root}/{name}")):
+            yield StoredFile(f"{root}/{name}", name, info.size, info.mtime_ns)
+
+
+def _info(uri: str) -> Any:
+    system, key = _opened(uri.rstrip("/"))
+    try:
+        return system.get_file_info(key)
+    except OSError as error:
+        raise DataError(f"{uri} cannot be reached: {error}. Check the address and the credentials.") from error
+
+
+def _pattern(path: str) -> re.Pattern[str]:
+    """A glob as a regular expression; only ** goes through folders."""
+    signs = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    parts = re.split(r"(\*\*/|\*\*|\*|\?|\[[^\]]+\])", path)
+    return re.compile("".join(signs.get(part, part if part.startswith("[") else re.escape(part)) for part in parts))
+
+
+@cache
+def _opened(uri: str) -> tuple[Any, str]:
+    """The file system of a URI and the path inside it."""
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    if endpoint and uri.startswith("s3://"):  # pyarrow itself does not look there
+        scheme, _, host = endpoint.rpartition("://")
+        return fs.S3FileSystem(endpoint_override=host, scheme=scheme or "https"), uri.removeprefix("s3://")
+    try:
+        found: tuple[Any, str] = fs.FileSystem.from_uri(uri)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{uri} cannot be opened: {error}. Allowed: a path, s3://bucket/... or gs://bucket/...") from error
+    return found
+
+
+def open_bytes(path: str) -> BinaryIO:
+    """The bytes as they are stored; the file can be searched."""
+    if not is_remote(path):
+        return open(path, "rb")
+    return cast(BinaryIO, io.BufferedReader(arrow_file(path)))
+
+
+def arrow_file(path: str) -> Any:
+    """What pyarrow reads from: the path itself on this machine, an open file in a store."""
+    if not is_remote(path):
+        return path
+    system, key = _opened(path.rpartition("/")[0])
+    return system.open_input_file(f"{key}/{path.rpartition('/')[2]}")

@@ -1,0 +1,87 @@
+"""Files in an S3-compatible store that runs here: the same rows as from a folder."""
+
+import gzip
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pyarrow import fs
+
+from raysl.data.sources import BadRows, Files, stores
+from raysl.errors import DataError
+
+LINES = "".join(json.dumps({"text": f"text {n} " + "x" * n}) + "\n" for n in range(40)).encode()
+
+
+def write_files(folder: Path) -> None:
+    (folder / "deep").mkdir(parents=True)
+    (folder / "a.jsonl").write_bytes(LINES)
+    (folder / "a.b.txt").write_text("a page")
+    (folder / "deep" / "b.jsonl.gz").write_bytes(gzip.compress(LINES))
+    with pa.output_stream(str(folder / "deep" / "c.jsonl.zst"), compression="zstd") as file:
+        file.write(LINES)
+    pq.write_table(pa.table({"text": [f"row {n}" for n in range(10)]}), folder / "deep" / "d.parquet", row_group_size=4)
+    (folder / "deep" / "e.parquet").write_bytes(b"PAR1 cut off")
+
+
+@pytest.fixture(scope="module")
+def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """The address of a bucket, and a folder with the same files."""
+    server_module = pytest.importorskip("moto.server")
+    folder = tmp_path_factory.mktemp("files")
+    write_files(folder / "docs")
+    server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    settings = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true",
+    }  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in settings.items():
+            patch.setenv(name, value)
+        store = fs.S3FileSystem(allow_bucket_creation=True, endpoint_override=f"{host}:{port}", scheme="http")
+        store.create_dir("corpus")
+        fs.copy_files(str(folder), "corpus", fs.LocalFileSystem(), store)
+        yield "s3://corpus", folder
+    server.stop()
+
+
+def read(path: str) -> tuple[list[dict[str, str]], dict[str, int]]:
+    source, bad = Files(Files.Config(path=path)), BadRows()
+    parts = source.partitions(0.0005)
+    return [row for part in parts for table in source.read(part, bad) for row in table.to_pylist()], bad.counts()
+
+
+@pytest.mark.parametrize("path", ["docs", "docs/*.jsonl", "docs/**/*.jsonl*", "docs/deep/[cd].*", "docs/deep/d.parquet"])
+def test_a_store_gives_the_same_rows_as_a_folder(bucket: tuple[str, Path], path: str) -> None:
+    address, folder = bucket
+    rows, bad = read(f"{address}/{path}")
+    assert (rows, bad) == read(f"{folder}/{path}")
+    assert rows
+
+
+def test_the_fingerprint_names_the_content(bucket: tuple[str, Path]) -> None:
+    source = Files(Files.Config(path=f"{bucket[0]}/docs"))
+    assert source.fingerprint() == Files(Files.Config(path=f"{bucket[0]}/docs/")).fingerprint()
+    assert source.fingerprint() != Files(Files.Config(path=f"{bucket[0]}/docs/deep")).fingerprint()
+
+
+@pytest.mark.parametrize("path", ["s3://corpus/nowhere", "s3://no-such-bucket/docs"])
+def test_what_is_not_there_is_named(bucket: tuple[str, Path], path: str) -> None:
+    with pytest.raises(DataError, match=path):
+        read(path)
+
+
+def test_an_unknown_kind_of_store_is_refused() -> None:
+    with pytest.raises(DataError, match=r"ftp://host/docs cannot be opened.*Allowed: a path, s3://"):
+        read("ftp://host/docs")
+
+
+def test_files_come_in_the_order_of_their_folders(tmp_path: Path) -> None:
+    write_files(tmp_path / "docs")
+    names = [file.name for file in stores.find(str(tmp_path / "docs"))]
+    assert names == ["a.b.txt", "a.jsonl", "deep/b.jsonl.gz", "deep/c.jsonl.zst", "deep/d.parquet", "deep/e.parquet"]
