@@ -126,6 +126,7 @@ def test_recorded_traffic_is_judged_end_to_end(released: RunConfig, capsys: pyte
     assert [json.loads(line)["verdict"] for line in history] == ["not enough data", "normal", "drift"]
 
 
+@pytest.mark.slow
 def test_a_run_without_a_release_names_the_command(tmp_path: Path, released: RunConfig) -> None:
     with pytest.raises(StageError, match="raysl release"):
         monitor(released.model_copy(update={"run_dir": str(tmp_path / "none")}))
