@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+TEST_STAMP := $(VENV)/.installed-for-tests
 # Without an NVIDIA driver the CPU build of torch will do, 0.2 GB instead of 3; asked for only where its index answers.
 CPU_WHEELS := https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?= $(shell command -v nvidia-smi >/dev/null 2>&1 || $(PYTHON) -c "import urllib.request as u; \
@@ -36,12 +37,17 @@ $(STAMP): pyproject.toml
 	@$(PIP) -e ".[dev]"
 	@touch $@
 
+$(TEST_STAMP): $(STAMP)
+	@echo "installing what only tests need ..."
+	@$(PIP) -e ".[test]"
+	@touch $@
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: lint
+test: lint $(TEST_STAMP)
 	$(BIN)/python -m pytest -m "not ray and not slow"
 	$(BIN)/python -m pytest -m "ray or slow"
 

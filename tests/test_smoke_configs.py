@@ -1,0 +1,53 @@
+"""The shipped smoke YAMLs on a small corpus with few steps: every stage they name, then every task they serve."""
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+
+from raysl import run, run_config
+from raysl.run_config import STAGES
+from raysl.serve.app import ask, start
+from tests.tiny_run import make_documents
+
+pytestmark = pytest.mark.ray
+
+ROOT = Path(__file__).parents[1]
+SMALL = {
+    "prepare.filters": "[]", "prepare.tokenizer.vocab_size": "500", "prepare.split": "{validation: 0.2, test: 0.2}",
+    "pretrain.max_steps": "6", "pretrain.global_batch_size": "16",
+}  # fmt: skip
+SMALLER = {
+    "bert": {
+        "finetune.num_classes": "3", "finetune.epochs": "1", "evaluate.num_draws": "1", "evaluate.lsa_width": "8",
+        "evaluate.scratch_epochs": "1", "release.reference_rows": "60",
+    },
+    "gpt": {"release.reference_rows": "60"},
+}  # fmt: skip
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "configs" / "smoke").glob("*.yaml")))
+def test_smoke_config_runs_and_every_task_answers(name: str, ray_cluster: Path) -> None:
+    corpus = ray_cluster / "corpus.jsonl"
+    rows = [{"text": f"{text} {number}", "label": label} for number, (text, label) in enumerate(make_documents(400, seed=1))]
+    corpus.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = f"prepare.source={{type: files, path: {corpus}, label_column: label}}"
+    small = [f"{key}={value}" for key, value in (SMALL | SMALLER[name]).items()]
+    config = run_config.load(
+        ROOT / "configs" / "smoke" / f"{name}.yaml",
+        [source, *small, f"run_dir={ray_cluster / name}", f"serve.port={free_port()}"],
+    )
+    made = run.run(config)
+    assert [manifest.stage for manifest in made] == [stage for stage in STAGES if getattr(config, stage) is not None]
+    assert config.serve is not None
+    with start(config) as service:
+        for task in config.serve.tasks:
+            answer = ask(service.url, f"/v1/{task.type}", service.examples[task.type])
+            assert answer["request_id"]
