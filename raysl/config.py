@@ -7,7 +7,7 @@ import difflib
 from collections.abc import Hashable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, SerializeAsAny, ValidationError, model_validator
@@ -82,6 +82,8 @@ class PluginConfig(Config):
 
     type: str
     """Short name in the catalog, or `module:Class`."""
+    modality: ClassVar[str] = "text"
+    """What a source yields: `text`, or another modality that `prepare` has a recipe for."""
 
 
 AnySource = Annotated[SerializeAsAny[PluginConfig], BeforeValidator(partial(_plugin, SOURCES))]

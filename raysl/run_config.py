@@ -30,7 +30,7 @@ class RunConfig(Config):
     seed: int = Field(0, ge=0)
     """Seed of everything random: splits, permutations, weights, label draws."""
     prepare: PrepareConfig
-    pretrain: PretrainConfig
+    pretrain: PretrainConfig | None = None
     finetune: FinetuneConfig | None = None
     evaluate: EvaluateConfig | None = None
     release: ReleaseConfig | None = None
@@ -48,6 +48,12 @@ class RunConfig(Config):
     def anchored(self) -> "RunConfig":
         """The same run with its folder as an absolute path: what travels to workers, whose current folder is another."""
         return self.model_copy(update={"run_dir": str(self.folder)})
+
+    @property
+    def training(self) -> PretrainConfig:
+        """The section `pretrain:`, which commands that train have checked for (`needed`)."""
+        assert self.pretrain is not None
+        return self.pretrain
 
     @property
     def folder(self) -> Path:

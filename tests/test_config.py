@@ -45,7 +45,7 @@ def refused(path: Path, *overrides: str) -> list[str]:
         ("serve.min_replicas=3", "serve: max_replicas must be at least min_replicas, got 1 < 3."),
         ("serve.port=80000", "serve.port: input should be less than or equal to 65535, got 80000."),
         ("name=a/b", "name: a name is letters, digits, '.', '_' and '-', got 'a/b'."),
-        ("pretrain=null", "pretrain: input should be a valid dictionary or instance of PretrainConfig, got None."),
+        ("prepare=null", "prepare: input should be a valid dictionary or instance of PrepareConfig, got None."),
         ("pretrain.objective=brt", "pretrain.objective: Unknown objective 'brt'. Did you mean 'bert'? Choose from bert, "
          "contrastive_text, gpt, or give `module:Class`."),
         ("pretrain.objective={mask_share: 0.1}", "pretrain.objective: `type:` is missing. Choose from bert, "

@@ -48,7 +48,7 @@ def check(config: PrepareConfig, stats: Sequence[Mapping[str, Any]]) -> None:
 
 
 def write(folder: Path, config: PrepareConfig, units: Sequence[Path], plan: Path, seed: int,
-          seconds: Mapping[str, float]) -> PrepareReport:  # fmt: skip
+          usage: Mapping[str, Mapping[str, float]]) -> PrepareReport:  # fmt: skip
     """Writes removed.parquet, label_conflicts.parquet and report.json from what the units left behind."""
     clean = [read_stats(unit) for unit in units]
     planned = read_stats(plan)
@@ -76,7 +76,7 @@ def write(folder: Path, config: PrepareConfig, units: Sequence[Path], plan: Path
         "examples": {reason: [_example(row) for row in rows] for reason, rows in examples.found.items()},
         "labels": _label_counts(folder / "documents"), "token_statistics": {**metrics, "splits": splits},
         "edits": dict(_summed(one["edits"] for one in clean)),
-        "clusters": planned["clusters"], "comparisons_capped": planned["num_capped"], "seconds": dict(seconds),
+        "clusters": planned["clusters"], "comparisons_capped": planned["num_capped"], "usage": dict(usage),
     })  # fmt: skip
     return PrepareReport(counts, metrics)
 

@@ -31,9 +31,9 @@ def pretrain(config: RunConfig, redo: bool = False) -> Manifest:
     from raysl import cluster
     from raysl.train import run
 
-    say(f"pretrain: starting {config.pretrain.num_workers} workers")
+    say(f"pretrain: starting {config.training.num_workers} workers")
     cluster.connect()
-    settings = config.pretrain
+    settings = config.training
     with Progress(f"pretrain: {settings.objective.type}", settings.max_steps, "steps") as progress:
         result = run.train(config, lambda message: _show(progress, message))
         progress.set(settings.max_steps)

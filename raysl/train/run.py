@@ -51,7 +51,7 @@ def _worker(config: dict[str, Any]) -> dict[str, Any]:
 
     work: RayJob = config["work"]
     context = ray.train.get_context()
-    device = ray.train.torch.get_device() if resolve_device(work.job.config.pretrain.device).type == "cuda" else None
+    device = ray.train.torch.get_device() if resolve_device(work.job.config.training.device).type == "cuda" else None
     world = World(context.get_world_rank(), context.get_world_size(), device or resolve_device("cpu"))
     try:
         return train_rank(work.job, world, lambda message: work.mailbox.push.remote(message))
@@ -61,7 +61,7 @@ def _worker(config: dict[str, Any]) -> dict[str, Any]:
 
 def train(config: RunConfig, on_message: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     """Runs the pretraining of `config` on `num_workers` Ray workers; returns rank 0's last metrics."""
-    settings = config.pretrain
+    settings = config.training
     use_gpu = settings.device == "cuda" or (settings.device == "auto" and _cluster_has_gpu())  # the driver may have none
     _check_resources(settings.num_workers, use_gpu)
     mailbox = Mailbox.remote()  # type: ignore[attr-defined]

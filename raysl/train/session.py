@@ -34,7 +34,7 @@ class TrainJob:
 
 def build_objective(config: RunConfig) -> Objective:
     """Fresh weights from the run's seed, the same on every rank."""
-    settings = config.pretrain
+    settings = config.training
     folder = config.folder / PREPARE
     vocab_size = len(json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"])
     torch.manual_seed(config.seed)
@@ -54,7 +54,7 @@ def train_rank(job: TrainJob, world: World, send: Callable[[dict[str, Any]], obj
     held_out = TokenRows(folder / "validation", objective.row_kind, objective.row_length, objective.min_tokens)
     reporter = Reporter(config.folder, send) if world.rank == 0 else None
     trainer = Trainer(
-        objective, rows, held_out, config.pretrain, config.seed, world,
+        objective, rows, held_out, config.training, config.seed, world,
         checkpoints=config.folder / PRETRAIN / "checkpoints", report=reporter or (lambda _: None),
     )  # fmt: skip
     if reporter is not None:
@@ -63,7 +63,7 @@ def train_rank(job: TrainJob, world: World, send: Callable[[dict[str, Any]], obj
     last = trainer.run()
     if world.rank == 0:
         description = models.describe(
-            objective.encoder, objective=config.pretrain.objective.model_dump(mode="json"), step=trainer.step
+            objective.encoder, objective=config.training.objective.model_dump(mode="json"), step=trainer.step
         )
         models.save(objective.encoder, config.folder / PRETRAIN, description)
     return {**last, "train_rows": len(rows), "parameters": sum(p.numel() for p in objective.parameters())}
@@ -98,7 +98,7 @@ def main(path: str, *overrides: str) -> None:
     from raysl.run_config import load
 
     config = load(path, overrides)
-    print(train_rank(TrainJob(config), single(config.pretrain.device), print))
+    print(train_rank(TrainJob(config), single(config.training.device), print))
 
 
 if __name__ == "__main__":
