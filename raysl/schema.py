@@ -8,6 +8,7 @@ LABEL = "label"
 SPLIT = "split"
 CLUSTER = "cluster"
 TOKENS = "tokens"
+PIXELS = "pixels"
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 SPLITS = (TRAIN, VALIDATION, TEST)

@@ -1,0 +1,111 @@
+"""Pixel shards: images of one size as rows of bytes, in memory-mapped Arrow files.
+
+A row is (patch row, patch column, row in patch, column in patch, channel) flattened: patches for MAE are a view of it, and
+where a patch is the whole image it is plain (height, width, channel). Size, channels and patch size stand in the schema.
+"""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from raysl import storage
+from raysl.errors import DataError
+from raysl.schema import ID, LABEL, PIXELS
+
+Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class PixelFormat:
+    """How the bytes of a row are to be read."""
+
+    size: int
+    """Pixels along each side."""
+    channels: int
+    """1 (grey) or 3 (RGB)."""
+    patch_size: int
+    """Pixels along each side of a patch; divides `size`."""
+
+    @property
+    def row_bytes(self) -> int:
+        return self.size * self.size * self.channels
+
+    @property
+    def num_patches(self) -> int:
+        return (self.size // self.patch_size) ** 2
+
+
+def to_rows(images: Pixels, form: PixelFormat) -> Pixels:
+    """Images (n, height, width, channel) -> rows (n, row bytes) as they lie in a shard."""
+    grid, patch = form.size // form.patch_size, form.patch_size
+    cut = images.reshape(-1, grid, patch, grid, patch, form.channels).transpose(0, 1, 3, 2, 4, 5)
+    return np.ascontiguousarray(cut).reshape(len(images), form.row_bytes)
+
+
+def to_images(rows: Pixels, form: PixelFormat) -> Pixels:
+    """Rows (n, row bytes) -> images (n, channel, height, width), as networks read them."""
+    grid, patch = form.size // form.patch_size, form.patch_size
+    cut = rows.reshape(-1, grid, grid, patch, patch, form.channels).transpose(0, 5, 1, 3, 2, 4)
+    return np.ascontiguousarray(cut).reshape(len(rows), form.channels, form.size, form.size)
+
+
+def to_patches(rows: Pixels, form: PixelFormat) -> Pixels:
+    """Rows (n, row bytes) -> patches (n, patches, bytes of a patch); a view."""
+    return rows.reshape(len(rows), form.num_patches, form.patch_size**2 * form.channels)
+
+
+def write_pixels(path: Path, ids: Sequence[str], labels: Sequence[str | None], rows: Pixels, form: PixelFormat) -> None:
+    """One shard, whole or absent. `rows` is (n, row bytes), see `to_rows`."""
+    values = pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), form.row_bytes)
+    said = {name: str(value) for name, value in vars(form).items()}
+    schema = pa.schema([(ID, pa.string()), (LABEL, pa.string()), (PIXELS, values.type)], metadata=said)
+    batch = pa.record_batch([pa.array(ids, pa.string()), pa.array(labels, pa.string()), values], schema=schema)
+    with storage.atomic_path(path) as temporary, pa.ipc.new_file(str(temporary), schema) as writer:
+        writer.write_batch(batch)
+
+
+class PixelRows:
+    """Rows of one split, numbered 0..len-1 over all its shards; DataError where there are none."""
+
+    def __init__(self, folder: Path) -> None:
+        paths = sorted(folder.glob("shard-*.arrow"))
+        if not paths:
+            raise DataError(f"No pixel shards in {folder}. Run `raysl prepare` first, or give this split a larger share.")
+        self._batches = [_mapped(path) for path in paths]
+        said: dict[bytes, bytes] = self._batches[0].schema.metadata
+        self.form = PixelFormat(**{name.decode(): int(value) for name, value in said.items()})
+        self._pixels: list[Pixels] = [
+            batch.column(PIXELS).flatten().to_numpy().reshape(-1, self.form.row_bytes) for batch in self._batches
+        ]
+        self._starts = [0, *np.cumsum([len(pixels) for pixels in self._pixels]).tolist()]
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def row(self, index: int) -> Pixels:
+        """A view into the mapped file, (row bytes,)."""
+        shard = bisect_right(self._starts, index) - 1
+        row: Pixels = self._pixels[shard][index - self._starts[shard]]
+        return row
+
+    @property
+    def ids(self) -> list[str]:
+        return self._column(ID)
+
+    @property
+    def labels(self) -> list[str | None]:
+        return self._column(LABEL)
+
+    def _column(self, name: str) -> list[Any]:
+        return [value for batch in self._batches for value in batch.column(name).to_pylist()]
+
+
+def _mapped(path: Path) -> pa.RecordBatch:
+    with pa.memory_map(str(path)) as source:
+        return pa.ipc.open_file(source).get_batch(0)
