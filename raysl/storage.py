@@ -17,18 +17,28 @@ from raysl.errors import DataError
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Yields a temporary path beside `path` (a file or a folder); renames it to `path` when the block succeeds."""
+    """Yields a temporary path beside `path` (a file or a folder); renames it to `path` when the block succeeds.
+
+    A file replaces the one before it. A folder that has come meanwhile stays: it is whole, readers may be in it, and two
+    processes make the same folder only when one of them is what a killed run left behind.
+    """
     final = Path(path)
     final.parent.mkdir(parents=True, exist_ok=True)
     temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
     remove(temporary)
     try:
         yield temporary
-        if final.is_dir():
-            shutil.rmtree(final)
-        os.replace(temporary, final)
+        _rename(temporary, final)
     finally:
         remove(temporary)
+
+
+def _rename(temporary: Path, final: Path) -> None:
+    try:
+        os.replace(temporary, final)
+    except OSError:
+        if not (temporary.is_dir() and final.is_dir()):
+            raise
 
 
 def remove(path: Path) -> None:

@@ -143,7 +143,9 @@ def _make_version(
     old = _old_rows(config, before)
     decision = judge(production, candidate, old, _held_out(fresh), config.update.min_gain, config.update.max_loss_on_old)
     version = model_registry.register(config.folder, candidate.folder, asdict(decision.candidate), "made by update")
-    with storage.atomic_path(config.folder / "update" / str(version)) as temporary:
+    kept = config.folder / "update" / str(version)
+    storage.remove(kept)  # of a start that was killed before its version was registered
+    with storage.atomic_path(kept) as temporary:
         temporary.mkdir(parents=True)
         (work / "finetune").rename(temporary / "finetune")
         pq.write_table(fresh, temporary / ADDED_ROWS, compression="zstd")

@@ -1,6 +1,7 @@
 """Files are whole or absent; hashes depend on content alone."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +22,21 @@ def test_failed_write_leaves_the_old_file_and_no_rest(tmp_path: Path) -> None:
     assert [path.name for path in target.parent.iterdir()] == ["file.txt"]
 
 
-def test_folder_is_replaced_whole(tmp_path: Path) -> None:
+def test_a_folder_that_came_first_stays_for_those_who_read_it(tmp_path: Path) -> None:
+    """A worker that a killed run left behind may finish a folder after the new run has."""
     for content in ("first", "second"):
         with storage.atomic_path(tmp_path / "folder") as temporary:
             temporary.mkdir()
             (temporary / content).write_text(content)
-    assert [path.name for path in (tmp_path / "folder").iterdir()] == ["second"]
+            inside = (tmp_path / "folder").exists() and os.open(tmp_path / "folder", os.O_RDONLY)
+    assert os.listdir(inside) == ["first"]
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_a_folder_in_the_place_of_a_file_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "name").mkdir()
+    with pytest.raises(OSError), storage.atomic_path(tmp_path / "name") as temporary:
+        temporary.write_text("file")
 
 
 @given(st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=5), max_size=4))
