@@ -8,8 +8,10 @@ from raysl.config import Config
 
 
 class EvaluateConfig(Config):
-    """Few-label curves on the test split, with the baselines beside them."""
+    """Few-label curves on held-out documents, with the baselines beside them."""
 
+    split: Literal["test", "validation"] = "test"
+    """Where the curve is measured: `validation` while settings are chosen, `test` for the figures that are reported."""
     labels_per_class: tuple[int, ...] = (5, 20)
     """Label budgets, each drawn `num_draws` times."""
     num_draws: int = Field(5, ge=1)
@@ -17,7 +19,7 @@ class EvaluateConfig(Config):
     baselines: tuple[Literal["tfidf", "lsa", "scratch"], ...] = ("tfidf", "lsa", "scratch")
     """Yardsticks: TF-IDF or LSA with logistic regression, and the same network without pretraining."""
     max_test_rows: int = Field(3000, ge=10)
-    """Test rows the curve is measured on at most, drawn by the seed; the classifier is scored on all."""
+    """Rows of that split the curve is measured on at most, drawn by the seed; the classifier is scored on all."""
     scratch_learning_rate: float = Field(2e-3, gt=0)
     """Peak rate of the network from scratch, which needs a higher one."""
     scratch_epochs: int = Field(30, ge=1)

@@ -5,6 +5,7 @@ Plain functions of one process; `suite` spreads the jobs over the cluster.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 
 from raysl.data import labelled
 from raysl.data.labelled import Documents
+from raysl.data.shards import Tokens
 from raysl.evaluation import baselines
 from raysl.metrics import classification
 from raysl.models import load as models
@@ -36,6 +38,10 @@ class Protocol:
     test: Documents
     truth: npt.NDArray[np.int64]
 
+    @cached_property
+    def test_tokens(self) -> list[Tokens]:
+        return _tokens(self.config, self.test.texts)
+
     def draw(self, per_class: int, number: int) -> npt.NDArray[np.int64]:
         """Places in the pool of draw `number`; every method gets the same."""
         return labelled.draw_per_class(self.targets, per_class, (self.config.seed, per_class, number))
@@ -47,14 +53,17 @@ class Protocol:
 
 
 def build_protocol(config: RunConfig) -> Protocol:
-    """Reads the prepared documents; the test rows are the first `max_test_rows` of the chosen classes, in a seeded order."""
+    """Reads the prepared documents.
+
+    The rows to be scored are the first `max_test_rows` of `evaluate.split` and the chosen classes, in a seeded order.
+    """
     assert config.evaluate is not None
     settings = config.finetune or FinetuneConfig()
     prepared = config.folder / "prepare"
     train = labelled.read_documents(prepared, "train")
     classes = labelled.largest_classes(train, settings.num_classes)
     pool = train.of_classes(classes)
-    test = labelled.read_documents(prepared, "test").of_classes(classes)
+    test = labelled.read_documents(prepared, config.evaluate.split).of_classes(classes)
     order = np.random.default_rng((config.seed, 4)).permutation(len(test))[: config.evaluate.max_test_rows]
     test = test.take(np.sort(order))
     return Protocol(
@@ -106,7 +115,7 @@ def _features(protocol: Protocol, method: str) -> tuple[Any, Any]:
         chosen = _drawn_places(protocol)
         rows = np.zeros((len(protocol.pool), encoder.width), np.float32)
         rows[chosen] = embed(encoder, _tokens(config, protocol.pool.take(chosen).texts))
-        return rows, embed(encoder, _tokens(config, protocol.test.texts))
+        return rows, embed(encoder, protocol.test_tokens)
     unlabelled = labelled.read_documents(config.folder / "prepare", "train").texts
     texts = (unlabelled, protocol.pool.texts, protocol.test.texts)
     return baselines.tfidf(*texts) if method == TFIDF else baselines.lsa(*texts, config.evaluate.lsa_width, config.seed)
@@ -135,10 +144,10 @@ def _finetuned(protocol: Protocol, method: str, per_class: int, number: int) -> 
     classifier = finetune_classifier(
         encoder, rows, protocol.targets[places], len(protocol.classes), settings, config.seed + number
     )
-    predicted = predict(classifier, _tokens(config, protocol.test.texts)).argmax(1)
+    predicted = predict(classifier, protocol.test_tokens).argmax(1)
     return protocol.score(method, per_class, number, np.asarray(predicted, np.int64))
 
 
-def _tokens(config: RunConfig, texts: list[str]) -> list[Any]:
+def _tokens(config: RunConfig, texts: list[str]) -> list[Tokens]:
     settings = config.finetune or FinetuneConfig()
     return tokenize(Path(config.folder) / "prepare" / "tokenizer.json", texts, settings.max_tokens)
