@@ -34,7 +34,7 @@ class Filter:
         """What `edit` did, by reason."""
         self.examples = Examples()
         self.compiled = False
-        """Whether kernels are compiled where numba is installed: same decisions, several times as fast after some seconds."""
+        """Whether kernels are compiled where numba is installed: same decisions, but faster after some seconds."""
 
     def keep(self, batch: pa.Table) -> Mapping[str, Bools]:
         """Reason -> which rows of the batch (columns id, text, label) pass that test."""
