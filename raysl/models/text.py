@@ -29,7 +29,7 @@ class TextEncoder(Encoder):
         self.tokens = nn.Embedding(vocab_size, config.width)
         self.positions = nn.Embedding(config.context_length, config.width)
         self.blocks = nn.ModuleList(
-            Block(config.width, config.num_heads, int(config.width * config.feedforward_ratio), config.dropout, self.style)
+            Block(config.width, config.num_heads, config.feedforward_width, config.dropout, self.style)
             for _ in range(config.num_layers)
         )
         self.norm = nn.LayerNorm(config.width, eps=self.style.norm_eps)  # after the embeddings (BERT) or the blocks (GPT)
