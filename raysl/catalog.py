@@ -70,6 +70,7 @@ SOURCES = Catalog(
     {
         "python_docs": Entry("raysl.data.sources:PythonDocs"),
         "files": Entry("raysl.data.sources:Files"),
+        "interactions": Entry("raysl.data.sources.interactions:Interactions"),
     },
 )
 FILTERS = Catalog(

@@ -1,10 +1,18 @@
 """Settings of `prepare`. Sources and filters carry their own Config beside their code."""
 
+from datetime import UTC, datetime
 from typing import Any, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from raysl.config import AnyFilter, AnySource, Config
+
+
+SECTIONS = {
+    "text": ("redact", "filters", "decontaminate", "deduplicate", "tokenizer", "split"),
+    "interactions": ("behaviour",),
+}
+"""Modality -> sections of `prepare` that it alone reads."""
 
 
 class DeduplicateConfig(Config):
@@ -70,6 +78,51 @@ class DecontaminateConfig(Config):
     """Words in a row that have to be the same."""
 
 
+class TimeSplitConfig(Config):
+    """Two cuts in time. Train is what came before the first, validation what came before the second, test the rest."""
+
+    validation_from: datetime | None = None
+    """First cut; a time without a zone is UTC. Absent: drawn from the shares."""
+    test_from: datetime | None = None
+    """Second cut."""
+    validation: float = Field(0.1, ge=0, lt=1)
+    """Share of the events between the cuts, where none are given; cuts fall on midnight (on the hour within 100 days)."""
+    test: float = Field(0.1, ge=0, lt=1)
+    """Share of the events after the second cut."""
+
+    @field_validator("validation_from", "test_from")
+    @classmethod
+    def _in_utc(cls, time: datetime | None) -> datetime | None:
+        return time if time is None or time.tzinfo else time.replace(tzinfo=UTC)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "TimeSplitConfig":
+        if (self.validation_from is None) != (self.test_from is None):
+            raise ValueError("give both validation_from and test_from, or neither")
+        if self.validation + self.test >= 1:
+            raise ValueError(f"validation + test must stay below 1, got {self.validation + self.test}")
+        if self.cuts and self.cuts[0] > self.cuts[1]:
+            raise ValueError(f"test_from must not lie before validation_from, got {self.test_from}")
+        return self
+
+    @property
+    def cuts(self) -> tuple[datetime, datetime] | None:
+        """Where times are given."""
+        if self.validation_from is None or self.test_from is None:
+            return None
+        return self.validation_from, self.test_from
+
+
+class BehaviourConfig(Config):
+    """Events to item sequences, one a user. Only for a source of interactions."""
+
+    min_user_events: int = Field(5, ge=2)
+    """Train events a user needs to be trained on; a sequence of one predicts nothing."""
+    min_item_events: int = Field(5, ge=1)
+    """Train events an item needs to have a token of its own; the others are [UNK]."""
+    split: TimeSplitConfig = TimeSplitConfig()
+
+
 class PrepareConfig(Config):
     """Raw text to clean, de-duplicated, tokenized shards."""
 
@@ -84,10 +137,24 @@ class PrepareConfig(Config):
     deduplicate: DeduplicateConfig = DeduplicateConfig()
     tokenizer: TokenizerConfig = TokenizerConfig()
     split: SplitConfig = SplitConfig()
+    behaviour: BehaviourConfig | None = None
+    """How events become sequences; absent: the defaults."""
     partition_mb: float = Field(2.0, gt=0)
     """Raw text in one partition, in MB: the unit of parallel work and of restart."""
     max_bad_share: float = Field(0.5, gt=0, le=1)
     """Share of unreadable rows from which the source itself is refused."""
+
+    @model_validator(mode="after")
+    def _sections_fit_the_source(self) -> "PrepareConfig":
+        """A section that the source has no use for is a mistake, not a key that is read by nobody."""
+        for modality, names in SECTIONS.items():
+            for name in names:
+                changed = getattr(self, name) != type(self).model_fields[name].get_default()
+                if changed and modality != self.source.modality:
+                    raise ValueError(
+                        f"`{name}` is for {modality}, and source {self.source.type} yields {self.source.modality}. Remove it"
+                    )
+        return self
 
     @model_serializer(mode="wrap")
     def _leave_out_what_is_off(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:

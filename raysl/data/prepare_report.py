@@ -16,6 +16,8 @@ from raysl.errors import DataError
 from raysl.schema import LABEL, REMOVED, SPLITS, VALIDATION
 
 REPORT = "report.json"
+LOOSEN = {"documents": "that filter under prepare.filters", "events": "that condition under prepare.source.where"}
+"""What removes too much, by what is removed."""
 
 
 @dataclass(frozen=True)
@@ -26,14 +28,14 @@ class PrepareReport:
     metrics: dict[str, float]
 
 
-def check(config: PrepareConfig, stats: Sequence[Mapping[str, Any]]) -> None:
+def check(config: PrepareConfig, stats: Sequence[Mapping[str, Any]], unit: str = "documents") -> None:
     """Stops a run whose source is empty or mostly broken, or of which the filters leave nothing."""
     where = str(getattr(config.source, "path", config.source.type))
     total = sum(one["documents_in"] for one in stats)
-    bad = _summed(one["bad"] for one in stats)
-    dropped = _summed(one["dropped"] for one in stats)
+    bad = summed(one["bad"] for one in stats)
+    dropped = summed(one["dropped"] for one in stats)
     if not total:
-        raise DataError(f"{where} holds no documents. Give prepare.source another path.")
+        raise DataError(f"{where} holds no {unit}. Give prepare.source another path.")
     if bad and sum(bad.values()) > config.max_bad_share * total:
         raise DataError(
             f"{where}: {sum(bad.values()):,} of {total:,} rows cannot be used ({_listed(bad)}), more than "
@@ -42,8 +44,8 @@ def check(config: PrepareConfig, stats: Sequence[Mapping[str, Any]]) -> None:
     if not any(one["clean"] for one in stats):
         reason = dropped.most_common(1)[0][0]
         raise DataError(
-            f"{where}: nothing is left of {total:,} documents; most were dropped as '{reason}' ({_listed(dropped)}). "
-            f"Loosen that filter under prepare.filters."
+            f"{where}: nothing is left of {total:,} {unit}; most were dropped as '{reason}' ({_listed(dropped)}). "
+            f"Loosen {LOOSEN[unit]}."
         )
 
 
@@ -56,8 +58,8 @@ def write(folder: Path, config: PrepareConfig, units: Sequence[Path], plan: Path
     _write_removed(folder / "removed.parquet", units, plan)
     with storage.atomic_path(folder / "label_conflicts.parquet") as temporary:
         pq.write_table(pq.read_table(plan / "conflicts.parquet"), temporary)
-    splits = {split: _summed(one[split] for one in written) for split in SPLITS}
-    dropped = _summed([*(one["dropped"] for one in clean), planned["dropped"]])
+    splits = {split: summed(one[split] for one in written) for split in SPLITS}
+    dropped = summed([*(one["dropped"] for one in clean), planned["dropped"]])
     counts: dict[str, Any] = {
         "documents_in": sum(one["documents_in"] for one in clean), "kept": planned["kept"],
         "dropped": dict(sorted(dropped.items())),
@@ -66,22 +68,22 @@ def write(folder: Path, config: PrepareConfig, units: Sequence[Path], plan: Path
         "label_conflicts": planned["label_conflicts"], "vocab_size": _vocab_size(folder / "tokenizer.json"),
     }  # fmt: skip
     if config.redact is not None:
-        counts["redacted"] = dict(_summed(one["redacted"] for one in clean).most_common())
+        counts["redacted"] = dict(summed(one["redacted"] for one in clean).most_common())
     metrics = _token_metrics(splits)
     examples = Examples(seed)
     for one in [*clean, planned]:
         examples.merge(one["examples"])
     storage.write_json(folder / REPORT, {
         **counts, "drop_rates": {reason: n / max(counts["documents_in"], 1) for reason, n in counts["dropped"].items()},
-        "examples": {reason: [_example(row) for row in rows] for reason, rows in examples.found.items()},
+        "examples": {reason: [as_example(row) for row in rows] for reason, rows in examples.found.items()},
         "labels": _label_counts(folder / "documents"), "token_statistics": {**metrics, "splits": splits},
-        "edits": dict(_summed(one["edits"] for one in clean)),
+        "edits": dict(summed(one["edits"] for one in clean)),
         "clusters": planned["clusters"], "comparisons_capped": planned["num_capped"], "usage": dict(usage),
     })  # fmt: skip
     return PrepareReport(counts, metrics)
 
 
-def _example(row: Sequence[str]) -> dict[str, str]:
+def as_example(row: Sequence[str]) -> dict[str, str]:
     _, name, text = row
     return {"id": name, "text": text}
 
@@ -94,7 +96,8 @@ def _write_removed(path: Path, units: Sequence[Path], plan: Path) -> None:
                 writer.write_table(table)
 
 
-def _summed(counts: Any) -> Counter[str]:
+def summed(counts: Any) -> Counter[str]:
+    """Counts added up key by key."""
     total: Counter[str] = Counter()
     for one in counts:
         total.update(one)
@@ -128,12 +131,12 @@ def _listed(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{reason} {count:,}" for reason, count in sorted(counts.items(), key=lambda item: -item[1])[:5])
 
 
-def table(counts: Mapping[str, Any]) -> str:
+def table(counts: Mapping[str, Any], unit: str = "documents") -> str:
     """The drop table as text."""
     total = max(counts["documents_in"], 1)
     dropped = sorted(counts["dropped"].items(), key=lambda item: -item[1])
     rows = [
-        ("documents in", counts["documents_in"]),
+        (f"{unit} in", counts["documents_in"]),
         *((f"- {reason}", count) for reason, count in dropped),
         ("kept", counts["kept"]),
     ]
