@@ -28,14 +28,10 @@ TOKENIZED = pa.schema([(ID, pa.string()), (LABEL, pa.string()), (TOKENS, pa.list
 REMOVED = pa.schema([(ID, pa.string()), ("reason", pa.string()), ("kept_id", pa.string()), ("jaccard", pa.float64())])
 """A row of removed.parquet: why a document went, and for duplicates which kept document stands for it."""
 
-EVENT = pa.schema(
-    [(USER, pa.string()), (ITEM, pa.string()), (TIME, pa.int64()), (GROUP, pa.string()), (TEXT, pa.string())]
-)
+EVENT = pa.schema([(USER, pa.string()), (ITEM, pa.string()), (TIME, pa.int64()), (GROUP, pa.string()), (TEXT, pa.string())])
 """What an event source yields: `time` in microseconds since 1970 (UTC), `group` and `text` null where there is none."""
 
-ORDERED = pa.schema(
-    [(USER, pa.string()), (ITEM, pa.string()), (TIME, pa.int64()), (GROUP, pa.int32()), (TEXT, pa.string())]
-)
+ORDERED = pa.schema([(USER, pa.string()), (ITEM, pa.string()), (TIME, pa.int64()), (GROUP, pa.int32()), (TEXT, pa.string())])
 """Events by user and time; `group` numbers the groups of each user from 0."""
 
 CATALOGUE = pa.schema([(ITEM, pa.string()), ("token", pa.int32()), (TEXT, pa.string()), ("count", pa.int64())])

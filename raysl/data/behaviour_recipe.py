@@ -10,8 +10,9 @@ from raysl.catalog import SOURCES
 from raysl.data import behaviour_report, cuts, prepare_report
 from raysl.data.clean import STATS, read_stats
 from raysl.data.config import BehaviourConfig
-from raysl.data.events import EventOrder, EventReader
+from raysl.data.events import EventReader
 from raysl.data.items import CatalogueWriter
+from raysl.data.ordering import EventOrder
 from raysl.data.sequences import SequenceWriter
 from raysl.data.sources import Partition
 from raysl.data.steps import Recipe

@@ -7,7 +7,6 @@ from pydantic import Field, SerializerFunctionWrapHandler, field_validator, mode
 
 from raysl.config import AnyFilter, AnySource, Config
 
-
 SECTIONS = {
     "text": ("redact", "filters", "decontaminate", "deduplicate", "tokenizer", "split"),
     "interactions": ("behaviour",),

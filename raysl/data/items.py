@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 
 from raysl import storage
 from raysl.data.config import BehaviourConfig
-from raysl.data.events import EVENTS, trained_on
+from raysl.data.events import EVENTS
+from raysl.data.ordering import trained_on
 from raysl.data.prints import mapped
 from raysl.data.times import iso_of
 from raysl.data.tokens import SPECIAL_TOKENS, UNKNOWN

@@ -16,12 +16,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from raysl import storage
-from raysl.data.events import EVENTS, named
+from raysl.data.events import EVENTS
 from raysl.data.filters.base import Examples
 from raysl.data.items import ITEMS
+from raysl.data.ordering import named
 from raysl.data.prints import mapped, write_prints
 from raysl.data.tokens import SEPARATOR, SPECIAL_TOKENS, UNKNOWN
-from raysl.schema import GROUP, HELD_OUT, ID, ITEM, LABEL, SPLITS, TIME, TOKENIZED, TOKENS, TRAIN, USER
+from raysl.schema import GROUP, HELD_OUT, ID, ITEM, LABEL, SPLITS, TIME, TOKENIZED, TOKENS, USER
 
 RARE = "rare_user"
 Ints = NDArray[np.int64]
@@ -84,7 +85,9 @@ class SequenceWriter:
         tokens = pc.fill_null(pc.add(places, len(SPECIAL_TOKENS)), UNKNOWN)
         return np.asarray(tokens.to_numpy(), np.int32)
 
-    def _write_split(self, events: pa.Table, tokens: NDArray[np.int32], runs: Runs, place: int, number: int) -> dict[str, int]:
+    def _write_split(
+        self, events: pa.Table, tokens: NDArray[np.int32], runs: Runs, place: int, number: int
+    ) -> dict[str, int]:
         own = runs.where(runs.period == place)
         lengths = own.stop - own.start
         values = tokens[places(own.start, own.stop)]

@@ -1,4 +1,4 @@
-"""Events in tables: who did something with what, and when. Columns are named by the config, conditions say which rows count."""
+"""Events in tables: who did something with what, and when; conditions on columns say which rows count."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -17,7 +17,6 @@ from raysl.data.sources.files import StoredFiles
 from raysl.data.sources.readers.columns import FORMATS, PLACE, read_columns
 from raysl.data.tokens import SPECIAL_TOKENS
 from raysl.schema import EVENT, ID, ITEM, TEXT, TIME, USER
-
 
 Test = tuple[str, Counter[str], pa.ChunkedArray]
 """A reason, where it is counted, and which rows pass."""
@@ -97,7 +96,7 @@ class Interactions(StoredFiles):
             drops.take(bad)
 
     def _events(self, table: pa.Table, name: str, drops: EventDrops) -> pa.Table:
-        config = self.config
+        config, table = self.config, _without_blanks(table)
         events = pa.table(
             [
                 _text(table, config.user_column),
@@ -130,13 +129,20 @@ class Interactions(StoredFiles):
             yield condition.reason, drops.unwanted, holds(condition, table[condition.column])
 
 
+def _without_blanks(table: pa.Table) -> pa.Table:
+    """Text without blanks around it; where nothing is left, null: a blank cell of .csv is a missing value."""
+    for place, field in enumerate(table.schema):
+        if pa.types.is_string(field.type):
+            text = pc.utf8_trim_whitespace(table[field.name])
+            table = table.set_column(place, field.name, pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text))
+    return table
+
+
 def _text(table: pa.Table, column: str | None) -> pa.ChunkedArray:
-    """The column as trimmed text; null where there is nothing, or nothing that a text could say."""
-    nothing = pa.chunked_array([pa.nulls(len(table), pa.string())])
+    """The column as text; null where it says nothing that a text could say."""
     if column is None or pa.types.is_nested(table[column].type):
-        return nothing
-    text = pc.utf8_trim_whitespace(pc.cast(table[column], pa.string()))
-    return pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text)
+        return pa.chunked_array([pa.nulls(len(table), pa.string())])
+    return pc.cast(table[column], pa.string())
 
 
 def described(events: pa.Table) -> pa.ChunkedArray:

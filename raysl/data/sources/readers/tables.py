@@ -13,7 +13,6 @@ from raysl.data.sources.base import BadRows, Row
 from raysl.data.sources.readers.base import Columns, Part, opened, row_of
 from raysl.data.sources.stores import arrow_file
 
-
 Record = tuple[int, dict[str, Any]]
 """Where a row stands in its file (the byte of .jsonl, the line of .csv), and its values by column."""
 
