@@ -55,7 +55,7 @@ def refused(path: Path, *overrides: str) -> list[str]:
          "Python path."),
         ("prepare.source.type=json:Mine", "prepare.source: Unknown source 'json:Mine': module 'json' has no 'Mine'."),
         ("prepare.source.type=:Mine", "prepare.source: Unknown source ':Mine'. Choose from digits, files, images, "
-         "python_docs, or give `module:Class`."),
+         "interactions, python_docs, or give `module:Class`."),
     ],
 )  # fmt: skip
 def test_mistake_is_one_line(smallest_yaml: Path, override: str, line: str) -> None:

@@ -1,8 +1,9 @@
 """Settings of `prepare`. Sources and filters carry their own Config beside their code."""
 
+from datetime import UTC, datetime
 from typing import Any, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from raysl.config import AnyFilter, AnySource, Config
 
@@ -108,10 +109,56 @@ class ImagesConfig(Config):
 
 
 MODALITY_KEYS = {
-    "text": ("redact", "filters", "decontaminate", "deduplicate", "tokenizer"),
-    "images": ("images",),
+    "text": ("redact", "filters", "decontaminate", "deduplicate", "tokenizer", "split"),
+    "images": ("images", "split"),
+    "interactions": ("behaviour",),
 }
-"""Modality of the source -> keys of `prepare:` that mean something for it alone."""
+"""Modality of the source -> keys of `prepare:` that mean something for it; the other keys of `prepare:` are for all."""
+
+
+class TimeSplitConfig(Config):
+    """Two cuts in time. Train is what came before the first, validation what came before the second, test the rest."""
+
+    validation_from: datetime | None = None
+    """First cut; a time without a zone is UTC. Absent: drawn from the shares."""
+    test_from: datetime | None = None
+    """Second cut."""
+    validation: float = Field(0.1, ge=0, lt=1)
+    """Share of the events between the cuts, where none are given; cuts fall on midnight (on the hour within 100 days)."""
+    test: float = Field(0.1, ge=0, lt=1)
+    """Share of the events after the second cut."""
+
+    @field_validator("validation_from", "test_from")
+    @classmethod
+    def _in_utc(cls, time: datetime | None) -> datetime | None:
+        return time if time is None or time.tzinfo else time.replace(tzinfo=UTC)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "TimeSplitConfig":
+        if (self.validation_from is None) != (self.test_from is None):
+            raise ValueError("give both validation_from and test_from, or neither")
+        if self.validation + self.test >= 1:
+            raise ValueError(f"validation + test must stay below 1, got {self.validation + self.test}")
+        if self.cuts and self.cuts[0] > self.cuts[1]:
+            raise ValueError(f"test_from must not lie before validation_from, got {self.test_from}")
+        return self
+
+    @property
+    def cuts(self) -> tuple[datetime, datetime] | None:
+        """Where times are given."""
+        if self.validation_from is None or self.test_from is None:
+            return None
+        return self.validation_from, self.test_from
+
+
+class BehaviourConfig(Config):
+    """Events to item sequences, one a user. Only for a source of interactions."""
+
+    min_user_events: int = Field(5, ge=2)
+    """Train events a user needs to be trained on; a sequence of one predicts nothing."""
+    min_item_events: int = Field(5, ge=1)
+    """Train events an item needs to have a token of its own; the others are [UNK]."""
+    split: TimeSplitConfig = TimeSplitConfig()
 
 
 class PrepareConfig(Config):
@@ -130,6 +177,8 @@ class PrepareConfig(Config):
     images: ImagesConfig | None = None
     """How pictures are checked, compared and stored, where the source yields pictures."""
     split: SplitConfig = SplitConfig()
+    behaviour: BehaviourConfig | None = None
+    """How events become sequences; absent: the defaults."""
     partition_mb: float = Field(2.0, gt=0)
     """Raw data in one partition, in MB: the unit of parallel work and of restart."""
     max_bad_share: float = Field(0.5, gt=0, le=1)
@@ -137,18 +186,22 @@ class PrepareConfig(Config):
 
     @model_validator(mode="after")
     def _keys_of_its_modality(self) -> "PrepareConfig":
-        for modality, keys in MODALITY_KEYS.items():
-            wrong = [key for key in keys if key in self.model_fields_set and getattr(self, key) is not None]
-            if modality != self.source.modality and wrong:
-                allowed = ", ".join(MODALITY_KEYS.get(self.source.modality, ()))
-                raise ValueError(
-                    f"'{wrong[0]}' is for {modality}, but the source '{self.source.type}' yields {self.source.modality}; "
-                    f"leave it out. Keys for {self.source.modality}: {allowed}"
-                )
+        """A key that the source has no use for is a mistake, not a key that is read by nobody."""
+        wrong = [
+            key for key in sorted(self._keys_of_others()) if key in self.model_fields_set and getattr(self, key) is not None
+        ]
+        if wrong:
+            raise ValueError(
+                f"`{wrong[0]}` is not for {self.source.modality}, which source '{self.source.type}' yields; leave it out. "
+                f"Keys for {self.source.modality}: {', '.join(MODALITY_KEYS.get(self.source.modality, ()))}"
+            )
         return self
+
+    def _keys_of_others(self) -> set[str]:
+        return {key for keys in MODALITY_KEYS.values() for key in keys} - set(MODALITY_KEYS.get(self.source.modality, ()))
 
     @model_serializer(mode="wrap")
     def _leave_out_what_is_off(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """A section that is absent, or of another modality, leaves no mark: runs made before it existed are still known."""
-        others = {key for modality, keys in MODALITY_KEYS.items() if modality != self.source.modality for key in keys}
+        others = self._keys_of_others()
         return {key: value for key, value in handler(self).items() if value is not None and key not in others}

@@ -18,7 +18,11 @@ from raysl.progress import say
 from raysl.run_config import RunConfig
 from raysl.stage import Manifest, Stage, check_same_config, section
 
-RECIPES = {"text": "raysl.data.text_recipe:TextRecipe", "images": "raysl.data.image_recipe:ImageRecipe"}
+RECIPES = {
+    "text": "raysl.data.text_recipe:TextRecipe",
+    "images": "raysl.data.image_recipe:ImageRecipe",
+    "interactions": "raysl.data.behaviour_recipe:BehaviourRecipe",
+}
 """Modality of the source -> how it is prepared."""
 
 

@@ -75,7 +75,7 @@ def write(folder: Path, config: PrepareConfig, units: Sequence[Path], plan: Path
         examples.merge(one["examples"])
     storage.write_json(folder / REPORT, {
         **counts, "drop_rates": {reason: n / max(counts["documents_in"], 1) for reason, n in counts["dropped"].items()},
-        "examples": {reason: [_example(row) for row in rows] for reason, rows in examples.found.items()},
+        "examples": {reason: [as_example(row) for row in rows] for reason, rows in examples.found.items()},
         "labels": _label_counts(folder / "documents"), "token_statistics": {**metrics, "splits": splits},
         "edits": dict(summed(one["edits"] for one in clean)),
         "clusters": planned["clusters"], "comparisons_capped": planned["num_capped"], "usage": dict(usage),
@@ -83,7 +83,7 @@ def write(folder: Path, config: PrepareConfig, units: Sequence[Path], plan: Path
     return PrepareReport(counts, metrics)
 
 
-def _example(row: Sequence[str]) -> dict[str, str]:
+def as_example(row: Sequence[str]) -> dict[str, str]:
     _, name, text = row
     return {"id": name, "text": text}
 
