@@ -70,6 +70,8 @@ SOURCES = Catalog(
     {
         "python_docs": Entry("raysl.data.sources:PythonDocs"),
         "files": Entry("raysl.data.sources:Files"),
+        "images": Entry("raysl.data.sources:Images"),
+        "digits": Entry("raysl.data.sources:Digits"),
     },
 )
 FILTERS = Catalog(
