@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from raysl.data.shards import RowKind, Tokens
-from raysl.models.text import TextEncoder
+from raysl.models.text import PAD, TextEncoder
 
 Batch = dict[str, Tensor]
 Uniform = Callable[[int], npt.NDArray[np.float64]]
@@ -37,6 +37,8 @@ class Objective(nn.Module):
     pretraining.
     """
 
+    unit: ClassVar[str] = "tokens"
+    """What the speed of a run is counted in: tokens or images."""
     row_kind: ClassVar[RowKind] = "packed"
     splits_batch: ClassVar[bool] = True
     """Whether micro-batches add up to the same loss; contrastive losses see only their own negatives and do not."""
@@ -63,6 +65,14 @@ class Objective(nn.Module):
     def collate(self, rows: Sequence[Tokens], uniform: Uniform) -> Batch:
         """Rows as they lie on disk -> tensors of one micro-batch; all randomness comes from `uniform`."""
         raise NotImplementedError
+
+    def units(self, batch: Batch) -> int:
+        """Tokens or images in a micro-batch, padding left out."""
+        return int((next(iter(batch.values())) != PAD).sum())
+
+    def inputs(self, rows: Sequence[Tokens]) -> Tensor:
+        """Whole rows as `embed` reads them, nothing hidden, cut or augmented."""
+        return torch.from_numpy(pad(rows))
 
     def targets(self, batch: Batch) -> Tensor:
         """Number of targets of each part of the loss: a float tensor that is summed over micro-batches and ranks."""

@@ -8,7 +8,6 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from raysl import checkpoint
 from raysl.data.shards import TokenRows
 from raysl.errors import TrainingError
 from raysl.models.config import BertConfig, GptConfig
@@ -146,13 +145,3 @@ def test_a_loss_that_is_no_number_stops_and_names_the_key(shards: Path) -> None:
         trainer.objective.encoder.tokens.weight[:] = float("nan")
     with pytest.raises(TrainingError, match=r"pretrain\.optimizer\.learning_rate"):
         trainer.run()
-
-
-def test_only_whole_checkpoints_count_and_old_ones_go(tmp_path: Path) -> None:
-    for step in (1, 2, 3):
-        checkpoint.save(tmp_path, step, {"step": step}, keep_last=2)
-    (tmp_path / ".step-000000009.123.tmp").mkdir()
-    assert [c.step for c in checkpoint.list_all(tmp_path)] == [2, 3]
-    latest = checkpoint.latest(tmp_path)
-    assert latest is not None
-    assert checkpoint.load(latest, torch.device("cpu")) == {"step": 3}
