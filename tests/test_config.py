@@ -54,8 +54,8 @@ def refused(path: Path, *overrides: str) -> list[str]:
         ("prepare.source.type=nowhere:Mine", "prepare.source: Unknown source 'nowhere:Mine': no module 'nowhere' on the "
          "Python path."),
         ("prepare.source.type=json:Mine", "prepare.source: Unknown source 'json:Mine': module 'json' has no 'Mine'."),
-        ("prepare.source.type=:Mine", "prepare.source: Unknown source ':Mine'. Choose from files, python_docs, or give "
-         "`module:Class`."),
+        ("prepare.source.type=:Mine", "prepare.source: Unknown source ':Mine'. Choose from digits, files, images, "
+         "python_docs, or give `module:Class`."),
     ],
 )  # fmt: skip
 def test_mistake_is_one_line(smallest_yaml: Path, override: str, line: str) -> None:

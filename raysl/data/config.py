@@ -69,9 +69,53 @@ class DecontaminateConfig(Config):
     ngram: int = Field(13, ge=2, le=50)
     """Words in a row that have to be the same."""
 
+    @model_validator(mode="after")
+    def _holds_text(self) -> "DecontaminateConfig":
+        if self.source.modality != "text":
+            raise ValueError(f"an evaluation set is text, but the source '{self.source.type}' yields {self.source.modality}")
+        return self
+
+
+class ImagesConfig(Config):
+    """Pictures: checks, near-duplicate removal by perceptual hash, and the size in which they are stored."""
+
+    size: int = Field(64, ge=4, le=1024)
+    """Pixels along each side of a prepared picture."""
+    channels: Literal[1, 3] = 3
+    """1 (grey) or 3 (RGB)."""
+    patch_size: int | None = Field(None, ge=1)
+    """Pixels along each side of a patch; divides `size`. Default: the whole picture is one patch."""
+    resize: Literal["crop", "pad", "stretch"] = "crop"
+    """How a picture becomes a square: its middle, all of it on black, or squeezed."""
+    max_pixels: int = Field(50_000_000, ge=1, le=89_478_485)
+    """Pixels of a whole picture, at most: a larger one is refused by its header."""
+    min_side: int = Field(1, ge=1)
+    """Pixels that the shorter side needs."""
+    max_aspect: float | None = Field(None, ge=1)
+    """Longer side by the shorter one, at most; absent: any."""
+    min_contrast: float = Field(0.0, ge=0, le=127)
+    """Standard deviation of the grey values (0 to 255) that a picture needs; 2 drops blank ones."""
+    min_sharpness: float = Field(0.0, ge=0)
+    """Variance of the Laplacian, at 256 pixels on the longer side, that a picture needs; 20 drops badly blurred photos."""
+    max_distance: int | None = Field(4, ge=0, le=10)
+    """Bits of the 64-bit perceptual hash in which near-duplicates differ at most; null removes only equal pictures."""
+
+    @model_validator(mode="after")
+    def _whole_patches(self) -> "ImagesConfig":
+        if self.patch_size is not None and self.size % self.patch_size:
+            raise ValueError(f"patch_size must divide size, got size {self.size} and patch_size {self.patch_size}")
+        return self
+
+
+MODALITY_KEYS = {
+    "text": ("redact", "filters", "decontaminate", "deduplicate", "tokenizer"),
+    "images": ("images",),
+}
+"""Modality of the source -> keys of `prepare:` that mean something for it alone."""
+
 
 class PrepareConfig(Config):
-    """Raw text to clean, de-duplicated, tokenized shards."""
+    """Raw data to clean, de-duplicated shards of fixed width."""
 
     source: AnySource
     """Where the documents come from."""
@@ -83,13 +127,28 @@ class PrepareConfig(Config):
     """Removes what shares text with an evaluation set, after the filters; absent: nothing is compared."""
     deduplicate: DeduplicateConfig = DeduplicateConfig()
     tokenizer: TokenizerConfig = TokenizerConfig()
+    images: ImagesConfig | None = None
+    """How pictures are checked, compared and stored, where the source yields pictures."""
     split: SplitConfig = SplitConfig()
     partition_mb: float = Field(2.0, gt=0)
-    """Raw text in one partition, in MB: the unit of parallel work and of restart."""
+    """Raw data in one partition, in MB: the unit of parallel work and of restart."""
     max_bad_share: float = Field(0.5, gt=0, le=1)
     """Share of unreadable rows from which the source itself is refused."""
 
+    @model_validator(mode="after")
+    def _keys_of_its_modality(self) -> "PrepareConfig":
+        for modality, keys in MODALITY_KEYS.items():
+            wrong = [key for key in keys if key in self.model_fields_set and getattr(self, key) is not None]
+            if modality != self.source.modality and wrong:
+                allowed = ", ".join(MODALITY_KEYS.get(self.source.modality, ()))
+                raise ValueError(
+                    f"'{wrong[0]}' is for {modality}, but the source '{self.source.type}' yields {self.source.modality}; "
+                    f"leave it out. Keys for {self.source.modality}: {allowed}"
+                )
+        return self
+
     @model_serializer(mode="wrap")
     def _leave_out_what_is_off(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A section that is absent leaves no mark, so that runs made before it existed are still known as done."""
-        return {key: value for key, value in handler(self).items() if value is not None}
+        """A section that is absent, or of another modality, leaves no mark: runs made before it existed are still known."""
+        others = {key for modality, keys in MODALITY_KEYS.items() if modality != self.source.modality for key in keys}
+        return {key: value for key, value in handler(self).items() if value is not None and key not in others}

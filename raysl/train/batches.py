@@ -10,7 +10,8 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from raysl.data.shards import RowOrder, TokenRows
+from raysl.data.rows import Rows
+from raysl.data.shards import RowOrder
 from raysl.objectives.base import Batch, Objective, Uniform
 
 
@@ -40,7 +41,7 @@ class StepBatches:
     """Builds the micro-batches of one rank, one step ahead of the training in a thread."""
 
     def __init__(
-        self, objective: Objective, rows: TokenRows, seed: int, global_batch_size: int, accumulation_steps: int,
+        self, objective: Objective, rows: Rows, seed: int, global_batch_size: int, accumulation_steps: int,
         rank: int, world_size: int,
     ) -> None:  # fmt: skip
         self.objective, self.rows, self.seed = objective, rows, seed
@@ -80,7 +81,7 @@ class StepBatches:
 
 
 def held_out_batches(
-    objective: Objective, rows: TokenRows, num_rows: int, batch_size: int, rank: int, world_size: int
+    objective: Objective, rows: Rows, num_rows: int, batch_size: int, rank: int, world_size: int
 ) -> list[Callable[[], Batch]]:
     """The same held-out batches at every call: this rank's share of the first `num_rows` rows in a fixed order."""
     numbers = RowOrder(len(rows), 0).rows(0, min(num_rows, len(rows)))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from raysl.data.shards import TokenRows
+from raysl.data.rows import Rows
 from raysl.objectives.base import Objective
 from raysl.objectives.gather import gather_rows
 from raysl.train.batches import held_out_batches
@@ -22,7 +22,7 @@ class Evaluator:
     """Measures `objective` as it stands; every rank calls it at the same step and gets the same values."""
 
     objective: Objective
-    held_out: TokenRows | None
+    held_out: Rows | None
     labelled: LabelledRows | None
     config: PretrainConfig
     world: World

@@ -1,6 +1,7 @@
 """Labelled rows for the kNN probe: of a source that the config names, or of the validation split that `prepare` made."""
 
 from raysl.config import PluginConfig
+from raysl.data.pixels import PixelRows
 from raysl.data.shards import TokenRows
 from raysl.errors import ConfigError, DataError
 from raysl.objectives.base import Objective
@@ -16,7 +17,11 @@ def labelled_rows(config: RunConfig, objective: Objective) -> LabelledRows | Non
         return None
     if settings.source is not None:
         return _of_source(config, settings.source, settings.max_rows, objective)
-    rows = TokenRows(config.folder / "prepare" / "tokens" / "validation", "documents", objective.row_length)
+    prepared = config.folder / "prepare"
+    if objective.row_kind == "pixels":
+        rows: PixelRows | TokenRows = PixelRows(prepared / "pixels" / "validation")
+    else:
+        rows = TokenRows(prepared / "tokens" / "validation", "documents", objective.row_length)
     return choose([rows.row(place) for place in range(len(rows))], rows.labels, settings.max_rows)
 
 

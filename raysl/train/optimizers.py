@@ -12,7 +12,7 @@ from raysl.train.lars import LARS
 
 MARKERS = {"positions", "position", "pos_embed", "cls_token", "class_token", "mask_token"}
 """Parts of a parameter's name that make it a learned place or a learned token: such tensors never decay."""
-EDGES = {"head", "heads", "classifier", "projection", "patches", "patch_embed"}
+EDGES = {"head", "heads", "classifier", "projection", "patches", "patch_embed", "enter", "leave"}
 """Parts of a name that make a matrix an input or an output of the network: Muon leaves those to AdamW."""
 
 Group = dict[str, Any]
