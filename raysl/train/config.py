@@ -1,8 +1,8 @@
-"""Settings of `pretrain` and `finetune`."""
+"""Settings of `pretrain`, `tune` and `finetune`."""
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from raysl.config import AnyModel, AnyObjective, AnySource, Config
 
@@ -176,3 +176,57 @@ class FinetuneConfig(Config):
     """Inverse regularization (C) of the logistic regression the head starts from."""
     max_tokens: int = Field(256, ge=8)
     """Tokens of a document that are read; longer ones are cut."""
+
+
+class SpaceConfig(Config):
+    """Values of one key to try; exactly one of these."""
+
+    log_uniform: tuple[float, float] | None = None
+    """Lowest and highest value, drawn evenly in its logarithm: for rates."""
+    uniform: tuple[float, float] | None = None
+    """Lowest and highest value, drawn evenly."""
+    integer: tuple[int, int] | None = None
+    """Lowest and highest whole number, both drawn too."""
+    choice: list[Any] | None = Field(None, min_length=1)
+    """Values of which one is drawn."""
+    grid: list[Any] | None = Field(None, min_length=1)
+    """Values that are all tried, with all of other grids."""
+
+    @model_validator(mode="after")
+    def _one_kind_in_order(self) -> "SpaceConfig":
+        given = [name for name in type(self).model_fields if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of {', '.join(type(self).model_fields)}, got {', '.join(given) or 'none'}")
+        ends = self.log_uniform or self.uniform or self.integer
+        if ends is not None and ends[0] >= ends[1]:
+            raise ValueError(f"{given[0]} goes from the lower to the higher value, got {list(ends)}")
+        if self.log_uniform is not None and self.log_uniform[0] <= 0:
+            raise ValueError(f"log_uniform needs values above 0, got {list(self.log_uniform)}")
+        return self
+
+
+class TuneConfig(Config):
+    """A search for better keys of `pretrain`: many short runs over the same prepared rows."""
+
+    search: dict[str, SpaceConfig] = Field(min_length=1)
+    """Full path of a key -> the values to try: `pretrain.optimizer.learning_rate: {log_uniform: [1e-4, 1e-2]}`."""
+    num_trials: int = Field(8, ge=1)
+    """Draws; with grids, draws for each place of the grid."""
+    max_steps: int | None = Field(None, ge=1)
+    """Optimizer steps of a trial; null takes pretrain.max_steps."""
+    metric: str = Field("held_out_loss", pattern=r"^(held_out_\w+|knn_accuracy|embedding_spread|effective_rank)$")
+    """What is compared at each evaluation: held_out_loss or another held-out number, or knn_accuracy."""
+    mode: Literal["min", "max"] = "min"
+    """Whether less or more is better."""
+    scheduler: Literal["none", "asha"] = "none"
+    """`asha` (Li et al., 2020) stops the worse half of the trials at half of their evaluations, a quarter, ..."""
+    max_concurrent: int | None = Field(None, ge=1)
+    """Trials at a time, one core or GPU each; null takes as many as the cluster has."""
+
+    @field_validator("search")
+    @classmethod
+    def _keys_of_pretrain(cls, search: dict[str, SpaceConfig]) -> dict[str, SpaceConfig]:
+        wrong = [key for key in search if not key.startswith("pretrain.") and key != "seed"]
+        if wrong:
+            raise ValueError(f"trials share what `prepare` made; search keys of pretrain (or seed), got '{wrong[0]}'")
+        return search

@@ -38,6 +38,11 @@ def pretrain(config: RunConfig, redo: bool = False) -> Manifest:
     with Progress(f"pretrain: {settings.objective.type}", settings.max_steps, "steps") as progress:
         result = run.train(config, lambda message: _show(progress, message))
         progress.set(settings.max_steps)
+    return finish(stage, result, settings)
+
+
+def finish(stage: Stage, result: dict[str, Any], settings: PretrainConfig) -> Manifest:
+    """Commits what rank 0 handed back."""
     metrics = {name: value for name, value in result.items() if name not in ("train_rows", "parameters")}
     counts = {name: result[name] for name in ("train_rows", "parameters")} | {"steps": settings.max_steps}
     return stage.finish(counts, metrics, {name: storage.hash_file(stage.folder / name) for name in OUTPUTS})
