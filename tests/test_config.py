@@ -27,7 +27,7 @@ def refused(path: Path, *overrides: str) -> list[str]:
         ("sed=1", "sed: unknown key. Did you mean 'seed'? Allowed: name, run_dir, seed, prepare, pretrain, finetune, "
          "evaluate, release, serve, monitor, update."),
         ("prepare.deduplicate.treshold=0.7", "prepare.deduplicate.treshold: unknown key. Did you mean 'threshold'? "
-         "Allowed: threshold, ngram, num_bands, rows_per_band."),
+         "Allowed: threshold, ngram, num_bands, rows_per_band, max_task_mb."),
         ("pretrain.checkpoint.every_step=5", "pretrain.checkpoint.every_step: unknown key. Did you mean 'every_steps'? "
          "Allowed: every_steps, keep_last."),
         ("pretrain.objective.mask_shar=0.2", "pretrain.objective.mask_shar: unknown key. Did you mean 'mask_share'? "

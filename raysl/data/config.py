@@ -20,6 +20,10 @@ class DeduplicateConfig(Config):
     rows_per_band: int | None = Field(None, ge=1, le=100)
     """Permutations in a band: more leave fewer candidates to check. Default: what fits the threshold best."""
 
+    max_task_mb: float = Field(1000.0, gt=0)
+    """Memory of the largest task that compares documents, in MB beside what Python and Arrow take (about 200). One task
+    groups the keys of all documents while that fits (200 bytes each: 5 million in 1,000 MB), many tasks do beyond."""
+
     @model_validator(mode="after")
     def _both_or_none(self) -> "DeduplicateConfig":
         if (self.num_bands is None) != (self.rows_per_band is None):
