@@ -29,7 +29,7 @@ def refused(path: Path, *overrides: str) -> list[str]:
         ("prepare.deduplicate.treshold=0.7", "prepare.deduplicate.treshold: unknown key. Did you mean 'threshold'? "
          "Allowed: threshold, ngram, num_bands, rows_per_band, max_task_mb."),
         ("pretrain.checkpoint.every_step=5", "pretrain.checkpoint.every_step: unknown key. Did you mean 'every_steps'? "
-         "Allowed: every_steps, keep_last."),
+         "Allowed: every_steps, keep_last, best_by, save_model."),
         ("pretrain.objective.mask_shar=0.2", "pretrain.objective.mask_shar: unknown key. Did you mean 'mask_share'? "
          "Allowed: type, mask_share"),
         ("serve.record.zzz=1", "serve.record.zzz: unknown key. Allowed: enabled, max_rows, "),
