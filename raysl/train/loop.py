@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from raysl import checkpoint
-from raysl.data.shards import TokenRows
+from raysl.data.rows import Rows
 from raysl.errors import TrainingError
 from raysl.objectives.base import Batch, Objective, StepOutput
 from raysl.train.batches import StepBatches, held_out_batches
@@ -34,8 +34,8 @@ class Trainer:
     """State of one rank. `run` trains to `max_steps`, going on from the newest checkpoint in `checkpoints`."""
 
     objective: Objective
-    rows: TokenRows
-    held_out: TokenRows | None
+    rows: Rows
+    held_out: Rows | None
     config: PretrainConfig
     seed: int
     world: World
