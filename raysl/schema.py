@@ -9,6 +9,7 @@ SPLIT = "split"
 CLUSTER = "cluster"
 TOKENS = "tokens"
 PIXELS = "pixels"
+ENCODED = "encoded"
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 SPLITS = (TRAIN, VALIDATION, TEST)

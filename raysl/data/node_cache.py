@@ -51,7 +51,7 @@ class NodeCache:
             raise
 
     def _make(self, name: str, path: Path) -> None:
-        for left in self.folder.glob(f".{name}.*.tmp"):  # by a maker that was killed
+        for left in path.parent.glob(f".{path.name}.*.tmp"):  # by a maker that was killed
             storage.remove(left)
         try:
             with storage.atomic_path(path) as temporary:

@@ -66,13 +66,18 @@ def to_patches(rows: Pixels, form: PixelFormat) -> Pixels:
     return rows.reshape(len(rows), form.num_patches, form.patch_size**2 * form.channels)
 
 
-def write_pixels(path: Path, ids: Sequence[str], labels: Sequence[str | None], rows: Pixels, form: PixelFormat) -> None:
-    """One shard, whole or absent. `rows` is (n, row bytes), see `to_rows`."""
+def pixel_batch(ids: Sequence[str], labels: Sequence[str | None], rows: Pixels, form: PixelFormat) -> pa.RecordBatch:
+    """What a shard holds. `rows` is (n, row bytes), see `to_rows`."""
     values = pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), form.row_bytes)
     said = {name: str(value) for name, value in vars(form).items()}
     schema = pa.schema([(ID, pa.string()), (LABEL, pa.string()), (PIXELS, values.type)], metadata=said)
-    batch = pa.record_batch([pa.array(ids, pa.string()), pa.array(labels, pa.string()), values], schema=schema)
-    with storage.atomic_path(path) as temporary, pa.ipc.new_file(str(temporary), schema) as writer:
+    return pa.record_batch([pa.array(ids, pa.string()), pa.array(labels, pa.string()), values], schema=schema)
+
+
+def write_pixels(path: Path, ids: Sequence[str], labels: Sequence[str | None], rows: Pixels, form: PixelFormat) -> None:
+    """One shard, whole or absent."""
+    batch = pixel_batch(ids, labels, rows, form)
+    with storage.atomic_path(path) as temporary, pa.ipc.new_file(str(temporary), batch.schema) as writer:
         writer.write_batch(batch)
 
 

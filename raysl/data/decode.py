@@ -1,0 +1,87 @@
+"""Shards of stored pictures (JPEG, PNG, ...) and their decoding to pixel shards, with the code that `prepare` decodes with."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from raysl import storage
+from raysl.data import images, transfer
+from raysl.data.images import BadImage, Pixels, Resize
+from raysl.data.pixels import PixelFormat, pixel_batch, to_rows
+from raysl.data.sources.stores import is_remote
+from raysl.errors import DataError
+from raysl.schema import ENCODED, ID, LABEL
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How bytes become the pixels of a row; stands in the schema of every shard of stored pictures."""
+
+    size: int
+    """Pixels along each side."""
+    channels: int
+    """1 (grey) or 3 (RGB)."""
+    patch_size: int
+    """Pixels along each side of a patch."""
+    resize: Resize
+    """How a picture becomes a square."""
+    least_side: int
+    """Pixels that both sides have after decoding, where the picture has so many."""
+    max_pixels: int
+    """Pixels of a whole picture at most."""
+
+    @property
+    def form(self) -> PixelFormat:
+        return PixelFormat(self.size, self.channels, self.patch_size)
+
+    def pixels(self, data: bytes) -> Pixels:
+        """(height, width, channel). Raises BadImage."""
+        picture = images.decode(data, self.channels, self.least_side, self.max_pixels)
+        return images.to_pixels(images.fitted(picture.image, self.size, self.resize))
+
+
+def write_encoded(
+    path: Path, ids: Sequence[str], labels: Sequence[str | None], pictures: Sequence[bytes], how: Decoding
+) -> None:
+    """One shard of pictures as they were found, whole or absent."""
+    fields = [(ID, pa.string()), (LABEL, pa.string()), (ENCODED, pa.large_binary())]
+    schema = pa.schema(fields, metadata={name: str(value) for name, value in asdict(how).items()})
+    columns = zip((ids, labels, pictures), schema.types, strict=True)
+    batch = pa.record_batch([pa.array(values, kind) for values, kind in columns], schema=schema)
+    with storage.atomic_path(path) as temporary, pa.ipc.new_file(str(temporary), schema) as writer:
+        writer.write_batch(batch)
+
+
+def decode_file(where: str) -> bytes:
+    """The pixel shard, byte for byte as `prepare` would have written it, of a shard of pictures at a path or URI."""
+    batch = _read(where)
+    how = decoding_of(batch)
+    ids, pictures = batch.column(ID).to_pylist(), batch.column(ENCODED)
+    rows = np.empty((len(ids), how.form.row_bytes), np.uint8)
+    for place, name in enumerate(ids):
+        try:
+            rows[place] = to_rows(how.pixels(pictures[place].as_py())[None], how.form)[0]
+        except BadImage as error:
+            raise DataError(f"Picture {name} in {where} is {error.reason}, but prepare read it. Run prepare again.") from error
+    decoded = pixel_batch(ids, batch.column(LABEL).to_pylist(), rows, how.form)
+    sink = io.BytesIO()
+    with pa.ipc.new_file(sink, decoded.schema) as writer:
+        writer.write_batch(decoded)
+    return sink.getvalue()
+
+
+def decoding_of(batch: pa.RecordBatch) -> Decoding:
+    said = {name.decode(): value.decode() for name, value in batch.schema.metadata.items()}
+    resize: Resize = said.pop("resize")  # type: ignore[assignment]
+    return Decoding(resize=resize, **{name: int(value) for name, value in said.items()})
+
+
+def _read(where: str) -> pa.RecordBatch:
+    if is_remote(where):
+        return pa.ipc.open_file(pa.BufferReader(transfer.read(where))).get_batch(0)
+    with pa.memory_map(where) as source:
+        return pa.ipc.open_file(source).get_batch(0)
