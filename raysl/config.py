@@ -83,7 +83,7 @@ class PluginConfig(Config):
     type: str
     """Short name in the catalog, or `module:Class`."""
     modality: ClassVar[str] = "text"
-    """What a source yields: `text`, or another modality that `prepare` has a recipe for."""
+    """What a source yields, a model reads or an objective trains on: `text` or `images`."""
 
 
 AnySource = Annotated[SerializeAsAny[PluginConfig], BeforeValidator(partial(_plugin, SOURCES))]

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from raysl import config as base
 from raysl.config import Config
@@ -37,6 +37,16 @@ class RunConfig(Config):
     serve: ServeConfig | None = None
     monitor: MonitorConfig = MonitorConfig()
     update: UpdateConfig = UpdateConfig()
+
+    @model_validator(mode="after")
+    def _one_modality(self) -> "RunConfig":
+        if self.pretrain is not None:
+            parts = {"prepare.source": self.prepare.source, "pretrain.objective": self.pretrain.objective}
+            parts["pretrain.model"] = self.pretrain.model
+            if len({part.modality for part in parts.values()}) > 1:
+                said = ", ".join(f"{key} '{part.type}' is for {part.modality}" for key, part in parts.items())
+                raise ValueError(f"source, objective and model have to fit: {said}")
+        return self
 
     @field_validator("name")
     @classmethod

@@ -88,6 +88,8 @@ class PrepareConfig(Config):
     """Raw text in one partition, in MB: the unit of parallel work and of restart."""
     max_bad_share: float = Field(0.5, gt=0, le=1)
     """Share of unreadable rows from which the source itself is refused."""
+    copy_to: str | None = Field(None, pattern="^(s3|gs)://[^/]+/.+")
+    """Folder of an object store that the outputs are copied to, for pretrain.feed.shards; null: they are not copied."""
 
     @model_serializer(mode="wrap")
     def _leave_out_what_is_off(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:

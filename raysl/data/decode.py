@@ -4,6 +4,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +12,8 @@ import pyarrow as pa
 from raysl import storage
 from raysl.data import images, transfer
 from raysl.data.images import BadImage, Pixels, Resize
-from raysl.data.pixels import PixelFormat, pixel_batch, to_rows
+from raysl.data.pixels import PixelFormat, PixelRows, pixel_batch, to_rows
+from raysl.data.shard_facts import mapped_batch
 from raysl.data.sources.stores import is_remote
 from raysl.errors import DataError
 from raysl.schema import ENCODED, ID, LABEL
@@ -38,10 +40,15 @@ class Decoding:
     def form(self) -> PixelFormat:
         return PixelFormat(self.size, self.channels, self.patch_size)
 
-    def pixels(self, data: bytes) -> Pixels:
-        """(height, width, channel). Raises BadImage."""
-        picture = images.decode(data, self.channels, self.least_side, self.max_pixels)
-        return images.to_pixels(images.fitted(picture.image, self.size, self.resize))
+    def row(self, data: bytes, name: str) -> Pixels:
+        """Bytes as they were found -> (row bytes,). Raises DataError, since `prepare` stores only what it could read."""
+        try:
+            picture = images.decode(data, self.channels, self.least_side, self.max_pixels)
+        except BadImage as error:
+            raise DataError(f"The picture {name} cannot be decoded: {error.reason}. Run `raysl prepare` again.") from error
+        pixels = images.to_pixels(images.fitted(picture.image, self.size, self.resize))
+        row: Pixels = to_rows(pixels[None], self.form)[0]
+        return row
 
 
 def write_encoded(
@@ -63,10 +70,7 @@ def decode_file(where: str) -> bytes:
     ids, pictures = batch.column(ID).to_pylist(), batch.column(ENCODED)
     rows = np.empty((len(ids), how.form.row_bytes), np.uint8)
     for place, name in enumerate(ids):
-        try:
-            rows[place] = to_rows(how.pixels(pictures[place].as_py())[None], how.form)[0]
-        except BadImage as error:
-            raise DataError(f"Picture {name} in {where} is {error.reason}, but prepare read it. Run prepare again.") from error
+        rows[place] = how.row(pictures[place].as_py(), f"{name} in {where}")
     decoded = pixel_batch(ids, batch.column(LABEL).to_pylist(), rows, how.form)
     sink = io.BytesIO()
     with pa.ipc.new_file(sink, decoded.schema) as writer:
@@ -83,5 +87,17 @@ def decoding_of(batch: pa.RecordBatch) -> Decoding:
 def _read(where: str) -> pa.RecordBatch:
     if is_remote(where):
         return pa.ipc.open_file(pa.BufferReader(transfer.read(where))).get_batch(0)
-    with pa.memory_map(where) as source:
-        return pa.ipc.open_file(source).get_batch(0)
+    return mapped_batch(Path(where))
+
+
+class EncodedRows(PixelRows):
+    """Rows of stored pictures, each decoded when it is read: for the few that statistics need."""
+
+    def _open(self, path: Path) -> Any:
+        batch = mapped_batch(path)
+        return batch, decoding_of(batch)
+
+    def _row(self, shard: Any, place: int) -> Pixels:
+        batch, how = shard
+        row: Pixels = how.row(batch.column(ENCODED)[place].as_py(), batch.column(ID)[place].as_py())
+        return row

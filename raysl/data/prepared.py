@@ -23,6 +23,9 @@ from raysl.stage import MANIFEST, Manifest, require
 
 FACTS = "shards.json"
 """In a store, beside the manifest: what is known of each shard without reading it."""
+STATISTICS = "statistics.json"
+"""In a store: what is counted over the train rows."""
+TOKENIZER = "tokenizer.json"
 TOKENS, PIXELS, ENCODED = "tokens", "pixels", "encoded"
 THREADS = 4
 """Shards that one process brings here at a time."""

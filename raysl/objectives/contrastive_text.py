@@ -26,6 +26,7 @@ class ContrastiveText(Objective):
     Config = ContrastiveTextConfig
     row_kind: ClassVar[RowKind] = "documents"
     splits_batch: ClassVar[bool] = False
+    encoder: TextEncoder
 
     def __init__(self, config: ContrastiveTextConfig, encoder: TextEncoder) -> None:
         super().__init__(config, encoder)

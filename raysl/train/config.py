@@ -1,8 +1,8 @@
 """Settings of `pretrain` and `finetune`."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from raysl.config import AnyModel, AnyObjective, Config
 
@@ -33,6 +33,19 @@ class CheckpointConfig(Config):
     """Checkpoints kept, the newest ones."""
 
 
+class FeedConfig(Config):
+    """Where prepared shards lie and how they reach a node. Changes no row and no order, so a run goes on with another one."""
+
+    shards: str = ""
+    """Prepared outputs to train on: a folder, s3://bucket/... or gs://bucket/... (prepare.copy_to); default: the run's own."""
+    cache_dir: str = ""
+    """Folder on each node's own disk for shards that are fetched or decoded; default: raysl-shards in the temporary folder."""
+    decode: Literal["cluster", "trainer"] = "cluster"
+    """Who decodes stored pictures: Ray tasks on CPUs that the training leaves, or threads of the training processes."""
+    decode_cpus: float = Field(0.5, gt=0)
+    """CPUs that one decoding task books."""
+
+
 class PretrainConfig(Config):
     """One self-supervised run."""
 
@@ -48,6 +61,9 @@ class PretrainConfig(Config):
     """Micro-batches that one optimizer step adds up."""
     max_steps: int = Field(1000, ge=1)
     """Optimizer steps of the run."""
+    window_shards: int | None = Field(None, ge=1)
+    """Shards whose rows are mixed with each other; a node has two windows on its disk at most. Default: all shards."""
+    feed: FeedConfig = FeedConfig()
     num_workers: int = Field(2, ge=1)
     """Training processes, one device each (CPU: one core each)."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -62,6 +78,11 @@ class PretrainConfig(Config):
     """Optimizer steps between two held-out losses."""
     max_failures: int = Field(3, ge=0)
     """Restarts from the last checkpoint after a worker or node dies."""
+
+    @model_serializer(mode="wrap")
+    def _leave_out_what_is_off(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """One window over all shards leaves no mark, so that runs made before there were windows go on."""
+        return {key: value for key, value in handler(self).items() if (key, value) != ("window_shards", None)}
 
 
 class FinetuneConfig(Config):

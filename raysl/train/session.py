@@ -12,9 +12,15 @@ import torch
 
 from raysl import storage
 from raysl.catalog import OBJECTIVES
+from raysl.config import PluginConfig
 from raysl.data.frequencies import token_frequencies
+from raysl.data.pixels import PixelRows, channel_statistics
+from raysl.data.rows import Rows
 from raysl.data.shards import TokenRows
 from raysl.models import load as models
+from raysl.models.encoder import Encoder
+from raysl.models.text import TextEncoder
+from raysl.models.vision import ImageFormat
 from raysl.objectives.base import Objective
 from raysl.run_config import RunConfig
 from raysl.stage import log_metrics
@@ -36,11 +42,32 @@ def build_objective(config: RunConfig) -> Objective:
     """Fresh weights from the run's seed, the same on every rank."""
     settings = config.training
     folder = config.folder / PREPARE
-    vocab_size = len(json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"])
+    read = _image_encoder if settings.model.modality == "images" else _text_encoder
     torch.manual_seed(config.seed)
-    encoder = models.build(cast(Any, settings.model), vocab_size)
-    encoder.weigh_tokens(token_frequencies(folder / "tokens" / "train", vocab_size))
+    encoder = read(settings.model, folder)
     return cast(Objective, OBJECTIVES.load(settings.objective.type)(settings.objective, encoder))
+
+
+def _text_encoder(model: PluginConfig, prepared: Path) -> Encoder:
+    vocab_size = len(json.loads((prepared / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"])
+    encoder = models.build(model, vocab_size)
+    if isinstance(encoder, TextEncoder):
+        encoder.weigh_tokens(token_frequencies(prepared / "tokens" / "train", vocab_size))
+    return encoder
+
+
+def _image_encoder(model: PluginConfig, prepared: Path) -> Encoder:
+    rows = PixelRows(prepared / "pixels" / "train")
+    mean, std = channel_statistics(rows)
+    return models.build(model, ImageFormat(rows.form.size, rows.form.channels, rows.form.patch_size, mean, std))
+
+
+def open_rows(prepared: Path, split: str, objective: Objective) -> Rows:
+    """The rows of a split as `objective` reads them; DataError where there are none."""
+    kind = objective.row_kind
+    if kind == "pixels":
+        return PixelRows(prepared / "pixels" / split)
+    return TokenRows(prepared / "tokens" / split, kind, objective.row_length, objective.min_tokens)
 
 
 def train_rank(job: TrainJob, world: World, send: Callable[[dict[str, Any]], object] = lambda _: None) -> dict[str, Any]:
@@ -49,9 +76,7 @@ def train_rank(job: TrainJob, world: World, send: Callable[[dict[str, Any]], obj
     if world.device.type == "cpu":
         torch.set_num_threads(1)  # two threads on two busy cores are many times slower than one
     objective = build_objective(config)
-    folder = config.folder / PREPARE / "tokens"
-    rows = TokenRows(folder / "train", objective.row_kind, objective.row_length, objective.min_tokens)
-    held_out = TokenRows(folder / "validation", objective.row_kind, objective.row_length, objective.min_tokens)
+    rows, held_out = (open_rows(config.folder / PREPARE, split, objective) for split in ("train", "validation"))
     reporter = Reporter(config.folder, send) if world.rank == 0 else None
     trainer = Trainer(
         objective, rows, held_out, config.training, config.seed, world,
