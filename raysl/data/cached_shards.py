@@ -47,10 +47,11 @@ class CachedShards:
         return self._cache.hold(self.names[number])
 
     def hold(self, now: Sequence[int], ahead: Sequence[int]) -> None:
-        """Returns at once; a thread brings first what is read `now`, then, when older shards are gone, what is `ahead`."""
+        """Gives up older shards; a thread brings what is read `now` and then, when older shards are gone, what is `ahead`."""
         with self._changed:
             self._wanted, self._round = (now, ahead), self._round + 1
             self._changed.notify()
+        self._make_room()
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, daemon=True, name="shards")
             self._thread.start()

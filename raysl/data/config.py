@@ -1,8 +1,9 @@
 """Settings of `prepare`. Sources and filters carry their own Config beside their code."""
 
-from typing import Any, Literal
+import re
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from raysl.config import AnyFilter, AnySource, Config
 
@@ -73,6 +74,8 @@ class DecontaminateConfig(Config):
 class PrepareConfig(Config):
     """Raw text to clean, de-duplicated, tokenized shards."""
 
+    how: ClassVar[frozenset[str]] = frozenset({"copy_to"})
+
     source: AnySource
     """Where the documents come from."""
     redact: RedactConfig | None = None
@@ -88,8 +91,15 @@ class PrepareConfig(Config):
     """Raw text in one partition, in MB: the unit of parallel work and of restart."""
     max_bad_share: float = Field(0.5, gt=0, le=1)
     """Share of unreadable rows from which the source itself is refused."""
-    copy_to: str | None = Field(None, pattern="^(s3|gs)://[^/]+/.+")
-    """Folder of an object store that the outputs are copied to, for pretrain.feed.shards; null: they are not copied."""
+    copy_to: str | None = None
+    """Folder of an object store (s3://bucket/folder, gs://...) that the outputs are copied to; null: they are not copied."""
+
+    @field_validator("copy_to")
+    @classmethod
+    def _in_a_store(cls, uri: str | None) -> str | None:
+        if uri is not None and not re.fullmatch(r"(s3|gs)://[^/]+/.+", uri):
+            raise ValueError(f"give s3://bucket/folder or gs://bucket/folder, got {uri!r}")
+        return uri
 
     @model_serializer(mode="wrap")
     def _leave_out_what_is_off(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:

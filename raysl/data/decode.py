@@ -1,4 +1,4 @@
-"""Shards of stored pictures (JPEG, PNG, ...) and their decoding to pixel shards, with the code that `prepare` decodes with."""
+"""Shards of stored pictures (JPEG, PNG, ...) and their decoding to pixel shards, by the code of `prepare` itself."""
 
 import io
 from collections.abc import Sequence
@@ -80,7 +80,7 @@ def decode_file(where: str) -> bytes:
 
 def decoding_of(batch: pa.RecordBatch) -> Decoding:
     said = {name.decode(): value.decode() for name, value in batch.schema.metadata.items()}
-    resize: Resize = said.pop("resize")  # type: ignore[assignment]
+    resize: Resize = said.pop("resize")
     return Decoding(resize=resize, **{name: int(value) for name, value in said.items()})
 
 

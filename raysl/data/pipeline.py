@@ -12,6 +12,7 @@ from raysl import storage
 from raysl.catalog import FILTERS, SOURCES
 from raysl.data import prepare_report
 from raysl.data.config import PrepareConfig
+from raysl.data.publish import publish
 from raysl.data.sources import Source
 from raysl.data.steps import WORK, Recipe
 from raysl.progress import say
@@ -32,6 +33,7 @@ def prepare(config: RunConfig, redo: bool = False) -> Manifest:
     manifest = stage.done()
     if manifest is not None and not redo:
         say(f"prepare: done already, {manifest.counts['kept']:,} documents in {stage.folder}")
+        _copy(config.prepare.copy_to, stage.folder, manifest)
         return manifest
     check_same_config(stage, redo)
     for one in config.prepare.filters:
@@ -48,7 +50,13 @@ def prepare(config: RunConfig, redo: bool = False) -> Manifest:
     storage.remove(folder / WORK)
     say(prepare_report.table(manifest.counts))
     say(f"prepare: {manifest.counts['kept']:,} documents in {folder}")
+    _copy(config.prepare.copy_to, folder, manifest)
     return manifest
+
+
+def _copy(uri: str | None, folder: Path, manifest: Manifest) -> None:
+    if uri is not None:
+        publish(folder, manifest, uri)
 
 
 def inputs_of(config: PrepareConfig, source: Source) -> dict[str, str]:

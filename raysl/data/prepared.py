@@ -11,9 +11,10 @@ from functools import cached_property
 from pathlib import Path
 
 from raysl import storage
-from raysl.data import decode, transfer
+from raysl.data import transfer
 from raysl.data.cached_shards import CachedShards
-from raysl.data.node_cache import NodeCache
+from raysl.data.decode import decode_file
+from raysl.data.node_cache import Make, NodeCache
 from raysl.data.rows import LocalShards, Shards
 from raysl.data.shard_facts import ShardFacts, shard_facts
 from raysl.data.sources.stores import is_remote
@@ -27,11 +28,22 @@ STATISTICS = "statistics.json"
 """In a store: what is counted over the train rows."""
 TOKENIZER = "tokenizer.json"
 TOKENS, PIXELS, ENCODED = "tokens", "pixels", "encoded"
-THREADS = 4
-"""Shards that one process brings here at a time."""
+FETCHES = 4
+"""Shards that one process fetches at a time."""
 
-Decode = Callable[[str], bytes]
-"""decode(path or URI of a shard of stored pictures) -> the pixel shard, as a file holds it."""
+
+@dataclass(frozen=True)
+class Decoder:
+    """Who decodes shards of stored pictures."""
+
+    decode: Callable[[str], bytes]
+    """decode(path or URI of a shard) -> the pixel shard, as a file holds it."""
+    at_a_time: int
+    """Shards that one process has decoded at a time."""
+
+
+IN_PROCESS = Decoder(decode_file, 1)
+"""The training process itself, in a thread."""
 
 
 @dataclass(frozen=True)
@@ -43,16 +55,15 @@ class Prepared:
     run: str
     """Names the run: two runs share no cached file, since each removes what it has read."""
     window_shards: int | None = None
-    decode: Decode = decode.decode_file
-    threads: int = THREADS
+    decoder: Decoder = IN_PROCESS
 
     @classmethod
-    def of(cls, config: RunConfig, decode: Decode = decode.decode_file, threads: int = THREADS) -> "Prepared":
+    def of(cls, config: RunConfig, decoder: Decoder = IN_PROCESS) -> "Prepared":
         """The prepared outputs that the run of `config` trains on."""
         feed = config.training.feed
         location = feed.shards.rstrip("/") or str(config.folder / "prepare")
         root = Path(feed.cache_dir or Path(tempfile.gettempdir()) / "raysl-shards")
-        return cls(location, root, str(config.folder), config.training.window_shards, decode, threads)
+        return cls(location, root, str(config.folder), config.training.window_shards, decoder)
 
     @property
     def remote(self) -> bool:
@@ -85,20 +96,22 @@ class Prepared:
             return self._decoded(f"{ENCODED}/{split}")
         if self.remote:
             folder = f"{kind}/{split}"
-            return self._cached(folder, self._facts_of(folder), lambda name, path: self._fetch(f"{folder}/{name}", path))
+            facts = self._facts_of(folder)
+            return self._cached(folder, facts, lambda name, path: self._fetch(f"{folder}/{name}", path), FETCHES)
         return LocalShards(Path(self.location) / kind / split, self.window_shards)
 
     def _decoded(self, folder: str) -> Shards:
         def make(name: str, path: Path) -> None:
-            path.write_bytes(self.decode(f"{self.location}/{folder}/{name}"))
+            path.write_bytes(self.decoder.decode(f"{self.location}/{folder}/{name}"))
 
         if self.remote:
-            return self._cached(folder, self._facts_of(folder), make)
-        paths = sorted((Path(self.location) / folder).glob("shard-*.arrow"))
-        return self._cached(folder, {path.name: shard_facts(path) for path in paths}, make)
+            facts = self._facts_of(folder)
+        else:
+            facts = {path.name: shard_facts(path) for path in (Path(self.location) / folder).glob("shard-*.arrow")}
+        return self._cached(folder, facts, make, self.decoder.at_a_time)
 
-    def _cached(self, folder: str, facts: dict[str, ShardFacts], make: Callable[[str, Path], None]) -> Shards:
-        return CachedShards(self._cache / folder, facts, make, self.window_shards, self.threads)
+    def _cached(self, folder: str, facts: dict[str, ShardFacts], make: Make, threads: int) -> Shards:
+        return CachedShards(self._cache / folder, facts, make, self.window_shards, threads)
 
     def _fetch(self, name: str, path: Path) -> None:
         transfer.fetch(f"{self.location}/{name}", path, self.manifest.files.get(name))

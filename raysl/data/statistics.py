@@ -4,14 +4,14 @@ Beside a copy in a store they lie in one small file, so that no node has to read
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from raysl.data.decode import EncodedRows
-from raysl.data.pixels import PixelFormat, PixelRows, channel_statistics
+from raysl.data.pixels import PixelRows, channel_statistics
 from raysl.data.prepared import ENCODED, PIXELS, STATISTICS, TOKENIZER, TOKENS, Prepared
 from raysl.data.shards import open_shard
 from raysl.schema import TRAIN
@@ -70,5 +70,5 @@ def count(folder: Path) -> TextStatistics | ImageStatistics:
         return TextStatistics(token_frequencies(folder / TOKENS / TRAIN, vocab_size).tolist())
     encoded = folder / ENCODED / TRAIN
     rows = EncodedRows(encoded) if encoded.is_dir() else PixelRows(folder / PIXELS / TRAIN)
-    form: PixelFormat = rows.form
-    return ImageStatistics(**asdict(form), **dict(zip(("mean", "std"), channel_statistics(rows), strict=True)))
+    mean, std = channel_statistics(rows)
+    return ImageStatistics(rows.form.size, rows.form.channels, rows.form.patch_size, mean, std)

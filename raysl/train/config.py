@@ -1,8 +1,9 @@
 """Settings of `pretrain` and `finetune`."""
 
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer
 
 from raysl.config import AnyModel, AnyObjective, Config
 
@@ -34,20 +35,28 @@ class CheckpointConfig(Config):
 
 
 class FeedConfig(Config):
-    """Where prepared shards lie and how they reach a node. Changes no row and no order, so a run goes on with another one."""
+    """Where prepared shards lie and how they reach a node. It changes no row and no order, so it may differ on resuming."""
 
     shards: str = ""
-    """Prepared outputs to train on: a folder, s3://bucket/... or gs://bucket/... (prepare.copy_to); default: the run's own."""
+    """Prepared outputs to train on: a folder, s3://bucket/folder or gs://bucket/folder; default: those of the run itself."""
     cache_dir: str = ""
-    """Folder on each node's own disk for shards that are fetched or decoded; default: raysl-shards in the temporary folder."""
+    """Folder on each node's own disk for shards fetched or decoded; default: raysl-shards in the temporary folder."""
     decode: Literal["cluster", "trainer"] = "cluster"
     """Who decodes stored pictures: Ray tasks on CPUs that the training leaves, or threads of the training processes."""
     decode_cpus: float = Field(0.5, gt=0)
     """CPUs that one decoding task books."""
 
+    @field_validator("shards")
+    @classmethod
+    def _absolute(cls, shards: str) -> str:
+        """Workers have another current folder."""
+        return shards if not shards or "://" in shards else str(Path(shards).absolute())
+
 
 class PretrainConfig(Config):
     """One self-supervised run."""
+
+    how: ClassVar[frozenset[str]] = frozenset({"feed"})
 
     objective: AnyObjective
     """The pretext task."""

@@ -40,7 +40,7 @@ def test_ranks_of_any_number_read_disjoint_rows_that_are_the_batch(
     order = RowOrder(shards, 3, window)
     batch = order.rows(start, size)
     parts = [[int(order.rows(start + place, 1)[0]) for place in range(rank, size, world)] for rank in range(world)]
-    assert sorted(sum(parts, [])) == sorted(batch.tolist())
+    assert sorted(row for part in parts for row in part) == sorted(batch.tolist())
 
 
 @given(SHARDS, st.integers(1, 10))

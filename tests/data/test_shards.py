@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from raysl.data.frequencies import token_frequencies
 from raysl.data.shards import TokenRows
+from raysl.data.statistics import token_frequencies
 from raysl.errors import DataError
 from tests.token_shards import write_shards
 
