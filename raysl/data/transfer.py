@@ -40,7 +40,7 @@ def read(uri: str) -> bytes:
 
 
 def send(path: Path, uri: str) -> None:
-    """Writes a file to a store, whole or not at all."""
+    """Writes a file to a store. One that is interrupted may stay there, shorter."""
 
     def attempt() -> None:
         with open(path, "rb") as source, stores.create(uri) as target:
