@@ -47,7 +47,7 @@ class CachedShards:
         return self._cache.hold(self.names[number])
 
     def hold(self, now: Sequence[int], ahead: Sequence[int]) -> None:
-        """Gives up older shards; a thread brings what is read `now` and then, when older shards are gone, what is `ahead`."""
+        """Gives up older shards; a thread brings what is read `now` and then, when those are gone, what is `ahead`."""
         with self._changed:
             self._wanted, self._round = (now, ahead), self._round + 1
             self._changed.notify()

@@ -19,18 +19,7 @@ Resize = Literal["crop", "pad", "stretch"]
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pnm", ".avif")
 EMPTY, NOT_AN_IMAGE, BROKEN, TOO_MANY_PIXELS = "empty_file", "not_an_image", "broken_image", "too_many_pixels"
-BREAKS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    IndexError,
-    KeyError,
-    TypeError,
-    OverflowError,
-    struct.error,
-    zlib.error,
-)
+BREAKS = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, OverflowError, struct.error, zlib.error)
 """What Pillow's readers raise on damaged bytes."""
 ORIENTATION = 0x0112
 UPRIGHT = {
@@ -157,7 +146,7 @@ def contrast(grey: Image.Image) -> float:
 
 
 def sharpness(grey: Image.Image, side: int) -> float:
-    """Variance of the Laplacian (Pech-Pacheco et al., 2000) where the longer side is at most `side`; a blurred picture has little."""
+    """Variance of the Laplacian (Pech-Pacheco et al., 2000), little where blurred; measured at `side` pixels at most."""
     grey = grey.copy()
     grey.thumbnail((side, side), Image.Resampling.BICUBIC)
     values = np.asarray(grey, np.float32)

@@ -56,6 +56,14 @@ class TokenRows(Rows):
         if not len(self):
             raise DataError(f"No {kind} of at least {min_tokens} tokens in {where}. Lower the length or prepare more text.")
 
+    @property
+    def labels(self) -> list[str | None]:
+        """Label of each row of whole documents, None where there is none; packed rows hold parts of many documents."""
+        if self.kind == "packed":
+            return [None] * len(self)
+        opened = (self._shard(number) for number in range(len(self.shards)))
+        return [label for shard, places in opened for label in shard.batch.column(schema.LABEL).take(places).to_pylist()]
+
     def _count(self, facts: ShardFacts) -> int:
         if self.kind == "packed":
             return -(-facts.tokens // self.length)

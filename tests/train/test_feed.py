@@ -131,7 +131,7 @@ class Watch:
         finally:
             over.set()
             threads[0].join()
-        self.left = [path for path in cache.glob("*/*/*/shard-*.arrow")]
+        self.left = list(cache.glob("*/*/*/shard-*.arrow"))
 
 
 def test_a_killed_run_on_a_store_learns_what_one_process_learns_from_the_folder(store: str, folder: Path) -> None:
