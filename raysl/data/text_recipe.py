@@ -9,6 +9,7 @@ from raysl.data import prepare_report
 from raysl.data.clean import STATS, Cleaner, read_stats
 from raysl.data.decontaminate import write_ngrams
 from raysl.data.dedup import Planner, write_index_settings
+from raysl.data.given_tokenizer import read_given_tokenizer
 from raysl.data.prints import PrintSettings
 from raysl.data.sources import Partition
 from raysl.data.steps import Recipe
@@ -69,7 +70,8 @@ class TextRecipe(Recipe):
 
     def train_tokenizer(self) -> None:
         train_bytes = read_stats(self.plan_folder)["train_bytes"]
-        trainer = TokenizerTrainer(self.config.tokenizer, self.seed, train_bytes)
+        given = None if self.config.tokenizer.path is None else read_given_tokenizer(Path(self.config.tokenizer.path))
+        trainer = TokenizerTrainer(self.config.tokenizer, self.seed, train_bytes, given)
         path = self.folder / "tokenizer.json"
         left = not path.is_file()
         with self.step("tokenizer", 1, int(left)) as step:

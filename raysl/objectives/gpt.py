@@ -23,6 +23,11 @@ class Gpt(Objective):
         super().__init__(config, encoder)
         self.leave_out(encoder.pool_weight)
 
+    @property
+    def row_length(self) -> int:
+        """One more than the model reads: inputs and labels are the same tokens, shifted."""
+        return self.encoder.config.context_length + 1
+
     def collate(self, rows: Sequence[Tokens], uniform: Uniform) -> Batch:
         tokens = pad(rows, self.row_length)
         documents = document_numbers(tokens, SEP)
