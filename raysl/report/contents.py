@@ -11,28 +11,7 @@ from typing import Any
 
 from raysl import storage
 
-EXAMPLES = 10
-LABELS = 30
 PACKAGES = ("raysl", "ray", "torch", "pyarrow", "tokenizers", "onnxruntime", "numpy", "scikit-learn")
-
-
-@dataclass(frozen=True)
-class Drop:
-    """Documents that one reason removed; `examples` are ids and beginnings of texts."""
-
-    reason: str
-    count: int
-    share: float
-    examples: Sequence[Mapping[str, str]]
-
-
-@dataclass(frozen=True)
-class Drops:
-    """The drop table of `prepare`."""
-
-    documents_in: int
-    kept: int
-    reasons: Sequence[Drop]
 
 
 @dataclass(frozen=True)
@@ -52,23 +31,6 @@ def timings(folder: Path) -> list[tuple[str, float]]:
     path = folder / "manifest.json"
     stages = storage.read_json(path)["stages"] if path.is_file() else {}
     return [(name, float(stage["seconds"])) for name, stage in stages.items()]
-
-
-def drops(folder: Path) -> Drops | None:
-    path = folder / "prepare" / "report.json"
-    if not path.is_file():
-        return None
-    said = storage.read_json(path)
-    total, found = int(said["documents_in"]), said["examples"]
-    ordered = sorted(said["dropped"].items(), key=lambda item: -item[1])
-    reasons = [Drop(reason, count, count / max(total, 1), found.get(reason, [])[:EXAMPLES]) for reason, count in ordered]
-    return Drops(total, int(said["kept"]), reasons)
-
-
-def label_counts(folder: Path) -> list[tuple[str, int]]:
-    """The largest labels of the kept documents, largest first."""
-    path = folder / "prepare" / "report.json"
-    return list(storage.read_json(path)["labels"].items())[:LABELS] if path.is_file() else []
 
 
 def loss_curves(folder: Path) -> dict[str, dict[str, list[tuple[int, float]]]]:

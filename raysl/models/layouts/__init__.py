@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from raysl import storage
 from raysl.errors import DataError
 
-LAYOUTS = {"bert": "raysl.models.layouts.bert", "gpt": "raysl.models.layouts.gpt2"}
+LAYOUTS = {
+    "bert": "raysl.models.layouts.bert", "gpt": "raysl.models.layouts.gpt2", "vit": "raysl.models.layouts.vit",
+}  # fmt: skip
 """Model type -> module of its layout."""
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
