@@ -10,6 +10,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +20,28 @@ import torch
 import torch.nn.functional as F
 
 from raysl import schema
+from raysl.catalog import OBJECTIVES
 from raysl.data.config import TokenizerConfig
 from raysl.data.prints import write_prints
 from raysl.data.shards import TokenRows
 from raysl.data.tokens import SPECIAL_TOKENS, tokenize, train_tokenizer
 from raysl.models import load
 from raysl.objectives.base import Objective
-from raysl.catalog import OBJECTIVES
 from raysl.train.config import PretrainConfig
 from raysl.train.loop import Trainer
+from raysl.train.memory import keep_freed_memory
 from raysl.train.world import single
 
 STEPS_BETWEEN = 10
 """Optimizer steps of one timing; the first one is left out."""
 NUM_SPECIAL = len(SPECIAL_TOKENS)
-COMMON: dict[str, Any] = {"num_workers": 1, "device": "cpu", "log_every_steps": STEPS_BETWEEN, "evaluate_every_steps": 10**9}
+COMMON: dict[str, Any] = {
+    "num_workers": 1,
+    "device": "cpu",
+    "log_every_steps": STEPS_BETWEEN,
+    "evaluate_every_steps": 10**9,
+    "probe": None,
+}
 
 
 def gpt(texts: Path, steps: int, precision: str, folder: Path) -> dict[str, Any]:
@@ -87,6 +95,7 @@ def write_shard(tokens: pa.Array, folder: Path) -> None:
 def trained(config: PretrainConfig, vocab_size: int, folder: Path) -> tuple[Objective, dict[str, Any]]:
     """Trains to the end; CPU seconds of one step are the median over stretches of STEPS_BETWEEN steps."""
     torch.set_num_threads(1)
+    keep_freed_memory()
     torch.manual_seed(0)
     encoder = load.build(config.model, vocab_size)
     objective = OBJECTIVES.load(config.objective.type)(config.objective, encoder)
@@ -96,7 +105,7 @@ def trained(config: PretrainConfig, vocab_size: int, folder: Path) -> tuple[Obje
         objective, rows, None, config, 0, single("cpu"), report=lambda m: marks.append((time.process_time(), m["loss"]))
     )
     trainer.run()
-    seconds = [(after[0] - before[0]) / STEPS_BETWEEN for before, after in zip(marks[1:], marks[2:], strict=False)]
+    seconds = [(after[0] - before[0]) / STEPS_BETWEEN for before, after in pairwise(marks[1:])]
     parameters = sum(p.numel() for p in objective.parameters() if p.requires_grad)
     return objective, {"params": parameters, "train_loss": marks[-1][1], "step_cpu_s": statistics.median(seconds)}
 

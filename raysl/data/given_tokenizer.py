@@ -76,7 +76,8 @@ def _post_processor(given: dict[str, Any] | None, vocabulary: dict[str, int]) ->
             changed[role] = [changed[role][0], vocabulary[changed[role][0]]]
     if "special_tokens" in changed:  # TemplateProcessing
         changed["special_tokens"] = {
-            name: {**token, "ids": [vocabulary[t] for t in token["tokens"]]} for name, token in changed["special_tokens"].items()
+            name: {**token, "ids": [vocabulary[t] for t in token["tokens"]]}
+            for name, token in changed["special_tokens"].items()
         }
     if "processors" in changed:  # Sequence
         changed["processors"] = [_post_processor(part, vocabulary) for part in changed["processors"]]

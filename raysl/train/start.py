@@ -13,6 +13,7 @@ from torch import Tensor
 from raysl import storage
 from raysl.errors import ConfigError, DataError
 from raysl.models import layouts
+from raysl.models.encoder import Encoder
 from raysl.models.text import TextEncoder
 from raysl.run_config import RunConfig
 
@@ -20,6 +21,8 @@ TOKENIZER = "tokenizer.json"
 NUM_SPECIAL = 5
 BY_TOKEN = ("tokens.weight", "head_bias")
 """Weights with one row per token."""
+OPTIONAL = ("pool_weight.weight", "head.weight", "head.bias", "head_norm.weight", "head_norm.bias", "head_bias")
+"""Weights that stay as they were drawn where the folder lacks them: our pooling, and the head of a bare BERT."""
 
 
 def check(config: RunConfig) -> dict[str, str]:
@@ -32,7 +35,8 @@ def check(config: RunConfig) -> dict[str, str]:
     folder = Path(config.training.init_from)
     try:
         sizes = layouts.read_sizes(folder, config.training.model.type)
-        places(folder / TOKENIZER, config.folder / "prepare" / TOKENIZER)
+        if config.training.model.modality == "text":
+            places(folder / TOKENIZER, config.folder / "prepare" / TOKENIZER)
     except DataError as error:
         raise ConfigError(f"pretrain.init_from: {error}") from error
     given = {name: getattr(config.training.model, name) for name in sizes}
@@ -45,7 +49,7 @@ def check(config: RunConfig) -> dict[str, str]:
 def places(theirs: Path, ours: Path) -> list[int]:
     """Where each of our tokens stands in their vocabulary, -1 for special tokens that it lacks."""
     if not theirs.is_file():
-        raise DataError(f"{theirs} is missing. Save the tokenizer beside the weights (`save_pretrained` of a fast tokenizer).")
+        raise DataError(f"{theirs} is missing. Save the fast tokenizer beside the weights (`save_pretrained`).")
     known, wanted = vocabulary(theirs), vocabulary(ours)
     unknown = [token for token, number in wanted.items() if token not in known and number >= NUM_SPECIAL]
     if unknown:
@@ -62,17 +66,16 @@ def vocabulary(path: Path) -> dict[str, int]:
     return {**given["model"]["vocab"], **{token["content"]: token["id"] for token in given.get("added_tokens", ())}}
 
 
-def load_weights(encoder: TextEncoder, folder: Path, tokenizer: Path) -> None:
+def load_weights(encoder: Encoder, folder: Path, tokenizer: Path) -> None:
     """Puts the weights of `folder` into `encoder`; what it lacks (a head, some special tokens) stays as it was drawn."""
-    state = layouts.read_weights(folder, encoder.config.type)
-    found = torch.tensor(places(folder / TOKENIZER, tokenizer))
-    own = encoder.state_dict()
-    for name in BY_TOKEN:
-        if name in state:
-            state[name] = _moved(own[name], state[name], found)
-    missing = set(encoder.load_state_dict(state, strict=False).missing_keys) - {"pool_weight.weight"}
-    if missing & {name for name in own if not name.startswith("head")}:
-        raise DataError(f"{folder / layouts.WEIGHTS} lacks {', '.join(sorted(missing))}.")
+    state, own = layouts.read_weights(folder, encoder.config.type), encoder.state_dict()
+    if isinstance(encoder, TextEncoder):
+        found = torch.tensor(places(folder / TOKENIZER, tokenizer))
+        state |= {name: _moved(own[name], state[name], found) for name in BY_TOKEN if name in state}
+    wrong = [name for name, w in own.items() if name not in OPTIONAL and (name not in state or state[name].shape != w.shape)]
+    if wrong:
+        raise DataError(f"{folder / layouts.WEIGHTS} has other shapes than this run's model: {', '.join(wrong[:3])}.")
+    encoder.load_state_dict(state, strict=False)
 
 
 def _moved(own: Tensor, theirs: Tensor, found: Tensor) -> Tensor:
@@ -81,9 +84,9 @@ def _moved(own: Tensor, theirs: Tensor, found: Tensor) -> Tensor:
     return rows
 
 
-def export(encoder: TextEncoder, folder: Path, tokenizer: Path) -> None:
+def export(encoder: Encoder, folder: Path, tokenizer: Path) -> None:
     """Writes `encoder` and its tokenizer as transformers reads them; nothing where the model is ours alone."""
-    if not layouts.export(encoder, folder):
+    if not layouts.export(encoder, folder) or not isinstance(encoder, TextEncoder):
         return
     storage.write_text(folder / TOKENIZER, tokenizer.read_text(encoding="utf-8"))
     names = sorted(vocabulary(tokenizer).items(), key=lambda item: item[1])[:NUM_SPECIAL]
