@@ -36,12 +36,8 @@ STEPS_BETWEEN = 10
 """Optimizer steps of one timing; the first one is left out."""
 NUM_SPECIAL = len(SPECIAL_TOKENS)
 COMMON: dict[str, Any] = {
-    "num_workers": 1,
-    "device": "cpu",
-    "log_every_steps": STEPS_BETWEEN,
-    "evaluate_every_steps": 10**9,
-    "probe": None,
-}
+    "num_workers": 1, "device": "cpu", "log_every_steps": STEPS_BETWEEN, "evaluate_every_steps": 10**9, "probe": None,
+}  # fmt: skip
 
 
 def gpt(texts: Path, steps: int, precision: str, folder: Path) -> dict[str, Any]:
