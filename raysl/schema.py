@@ -28,6 +28,12 @@ TOKENIZED = pa.schema([(ID, pa.string()), (LABEL, pa.string()), (TOKENS, pa.list
 REMOVED = pa.schema([(ID, pa.string()), ("reason", pa.string()), ("kept_id", pa.string()), ("jaccard", pa.float64())])
 """A row of removed.parquet: why a document went, and for duplicates which kept document stands for it."""
 
+REMOVED_IMAGE = pa.schema([(ID, pa.string()), ("reason", pa.string()), ("kept_id", pa.string()), ("distance", pa.int64())])
+"""The same for pictures: `distance` is how many of the 64 bits of the hashes differ."""
+
+IMAGE = pa.schema([(ID, pa.string()), (LABEL, pa.string()), (CLUSTER, pa.int64()), (SPLIT, pa.string())])
+"""A prepared picture; its pixels stand in the shards of its split, in the same order."""
+
 EVENT = pa.schema([(USER, pa.string()), (ITEM, pa.string()), (TIME, pa.int64()), (GROUP, pa.string()), (TEXT, pa.string())])
 """What an event source yields: `time` in microseconds since 1970 (UTC), `group` and `text` null where there is none."""
 

@@ -23,7 +23,7 @@ from raysl.data.times import micros_of
 class BehaviourRecipe(Recipe):
     """Events -> items.parquet, tokenizer.json, token shards as of text, and held-out targets with their context."""
 
-    unit: ClassVar[str] = "events"
+    rows_name: ClassVar[str] = "events"
     units: list[Path] = field(default_factory=list)
     ordered: list[Path] = field(default_factory=list)
 
@@ -47,7 +47,7 @@ class BehaviourRecipe(Recipe):
         calls = [(part, unit) for part, unit in zip(partitions, self.units, strict=True) if not unit.is_dir()]
         with self.step("read", len(partitions), len(calls)) as step:
             step.run_calls(reader, calls, lambda stats: (stats["clean"], "events"))
-        prepare_report.check(self.config, [read_stats(unit) for unit in self.units], self.unit)
+        prepare_report.check(self.config, [read_stats(unit) for unit in self.units], self.rows_name, "prepare.source.where")
 
     def order(self) -> None:
         order = EventOrder(self.seed, None if self.settings.split.cuts else self.bin_width)

@@ -7,12 +7,6 @@ from pydantic import Field, SerializerFunctionWrapHandler, field_validator, mode
 
 from raysl.config import AnyFilter, AnySource, Config
 
-SECTIONS = {
-    "text": ("redact", "filters", "decontaminate", "deduplicate", "tokenizer", "split"),
-    "interactions": ("behaviour",),
-}
-"""Modality -> sections of `prepare` that it alone reads."""
-
 
 class DeduplicateConfig(Config):
     """Exact and near-duplicate removal (MinHash, Broder 1997; banding, Leskovec et al. ch. 3)."""
@@ -25,6 +19,10 @@ class DeduplicateConfig(Config):
     """Bands of the signature: more find more of the pairs near the threshold. Default: what fits the threshold best."""
     rows_per_band: int | None = Field(None, ge=1, le=100)
     """Permutations in a band: more leave fewer candidates to check. Default: what fits the threshold best."""
+
+    max_task_mb: float = Field(1000.0, gt=0)
+    """Memory of the largest task that compares documents, in MB beside what Python and Arrow take (about 200). One task
+    groups the keys of all documents while that fits (200 bytes each: 5 million in 1,000 MB), many tasks do beyond."""
 
     @model_validator(mode="after")
     def _both_or_none(self) -> "DeduplicateConfig":
@@ -76,6 +74,51 @@ class DecontaminateConfig(Config):
     ngram: int = Field(13, ge=2, le=50)
     """Words in a row that have to be the same."""
 
+    @model_validator(mode="after")
+    def _holds_text(self) -> "DecontaminateConfig":
+        if self.source.modality != "text":
+            raise ValueError(f"an evaluation set is text, but the source '{self.source.type}' yields {self.source.modality}")
+        return self
+
+
+class ImagesConfig(Config):
+    """Pictures: checks, near-duplicate removal by perceptual hash, and the size in which they are stored."""
+
+    size: int = Field(64, ge=4, le=1024)
+    """Pixels along each side of a prepared picture."""
+    channels: Literal[1, 3] = 3
+    """1 (grey) or 3 (RGB)."""
+    patch_size: int | None = Field(None, ge=1)
+    """Pixels along each side of a patch; divides `size`. Default: the whole picture is one patch."""
+    resize: Literal["crop", "pad", "stretch"] = "crop"
+    """How a picture becomes a square: its middle, all of it on black, or squeezed."""
+    max_pixels: int = Field(50_000_000, ge=1, le=89_478_485)
+    """Pixels of a whole picture, at most: a larger one is refused by its header."""
+    min_side: int = Field(1, ge=1)
+    """Pixels that the shorter side needs."""
+    max_aspect: float | None = Field(None, ge=1)
+    """Longer side by the shorter one, at most; absent: any."""
+    min_contrast: float = Field(0.0, ge=0, le=127)
+    """Standard deviation of the grey values (0 to 255) that a picture needs; 2 drops blank ones."""
+    min_sharpness: float = Field(0.0, ge=0)
+    """Variance of the Laplacian, at 256 pixels on the longer side, that a picture needs; 20 drops badly blurred photos."""
+    max_distance: int | None = Field(4, ge=0, le=10)
+    """Bits of the 64-bit perceptual hash in which near-duplicates differ at most; null removes only equal pictures."""
+
+    @model_validator(mode="after")
+    def _whole_patches(self) -> "ImagesConfig":
+        if self.patch_size is not None and self.size % self.patch_size:
+            raise ValueError(f"patch_size must divide size, got size {self.size} and patch_size {self.patch_size}")
+        return self
+
+
+MODALITY_KEYS = {
+    "text": ("redact", "filters", "decontaminate", "deduplicate", "tokenizer", "split"),
+    "images": ("images", "split"),
+    "interactions": ("behaviour",),
+}
+"""Modality of the source -> keys of `prepare:` that mean something for it; the other keys of `prepare:` are for all."""
+
 
 class TimeSplitConfig(Config):
     """Two cuts in time. Train is what came before the first, validation what came before the second, test the rest."""
@@ -123,7 +166,7 @@ class BehaviourConfig(Config):
 
 
 class PrepareConfig(Config):
-    """Raw text to clean, de-duplicated, tokenized shards."""
+    """Raw data to clean, de-duplicated shards of fixed width."""
 
     source: AnySource
     """Where the documents come from."""
@@ -135,27 +178,34 @@ class PrepareConfig(Config):
     """Removes what shares text with an evaluation set, after the filters; absent: nothing is compared."""
     deduplicate: DeduplicateConfig = DeduplicateConfig()
     tokenizer: TokenizerConfig = TokenizerConfig()
+    images: ImagesConfig | None = None
+    """How pictures are checked, compared and stored, where the source yields pictures."""
     split: SplitConfig = SplitConfig()
     behaviour: BehaviourConfig | None = None
     """How events become sequences; absent: the defaults."""
     partition_mb: float = Field(2.0, gt=0)
-    """Raw text in one partition, in MB: the unit of parallel work and of restart."""
+    """Raw data in one partition, in MB: the unit of parallel work and of restart."""
     max_bad_share: float = Field(0.5, gt=0, le=1)
     """Share of unreadable rows from which the source itself is refused."""
 
     @model_validator(mode="after")
-    def _sections_fit_the_source(self) -> "PrepareConfig":
-        """A section that the source has no use for is a mistake, not a key that is read by nobody."""
-        for modality, names in SECTIONS.items():
-            for name in names:
-                changed = getattr(self, name) != type(self).model_fields[name].get_default()
-                if changed and modality != self.source.modality:
-                    raise ValueError(
-                        f"`{name}` is for {modality}, and source {self.source.type} yields {self.source.modality}. Remove it"
-                    )
+    def _keys_of_its_modality(self) -> "PrepareConfig":
+        """A key that the source has no use for is a mistake, not a key that is read by nobody."""
+        wrong = [
+            key for key in sorted(self._keys_of_others()) if key in self.model_fields_set and getattr(self, key) is not None
+        ]
+        if wrong:
+            raise ValueError(
+                f"`{wrong[0]}` is not for {self.source.modality}, which source '{self.source.type}' yields; leave it out. "
+                f"Keys for {self.source.modality}: {', '.join(MODALITY_KEYS.get(self.source.modality, ()))}"
+            )
         return self
+
+    def _keys_of_others(self) -> set[str]:
+        return {key for keys in MODALITY_KEYS.values() for key in keys} - set(MODALITY_KEYS.get(self.source.modality, ()))
 
     @model_serializer(mode="wrap")
     def _leave_out_what_is_off(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A section that is absent leaves no mark, so that runs made before it existed are still known as done."""
-        return {key: value for key, value in handler(self).items() if value is not None}
+        """A section that is absent, or of another modality, leaves no mark: runs made before it existed are still known."""
+        others = self._keys_of_others()
+        return {key: value for key, value in handler(self).items() if value is not None and key not in others}

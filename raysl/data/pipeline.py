@@ -20,6 +20,7 @@ from raysl.stage import Manifest, Stage, check_same_config, section
 
 RECIPES = {
     "text": "raysl.data.text_recipe:TextRecipe",
+    "images": "raysl.data.image_recipe:ImageRecipe",
     "interactions": "raysl.data.behaviour_recipe:BehaviourRecipe",
 }
 """Modality of the source -> how it is prepared."""
@@ -33,9 +34,9 @@ def prepare(config: RunConfig, redo: bool = False) -> Manifest:
     source = SOURCES.load(config.prepare.source.type)(config.prepare.source)
     stage = Stage(config.folder, "prepare", section(config, "prepare", "seed"), inputs_of(config.prepare, source))
     manifest = stage.done()
-    kind = load_recipe(config.prepare.source.modality)
+    recipe_class = load_recipe(config.prepare.source.modality)
     if manifest is not None and not redo:
-        say(f"prepare: done already, {manifest.counts['kept']:,} {kind.unit} in {stage.folder}")
+        say(f"prepare: done already, {manifest.counts['kept']:,} {recipe_class.rows_name} in {stage.folder}")
         return manifest
     check_same_config(stage, redo)
     for one in config.prepare.filters:
@@ -44,14 +45,14 @@ def prepare(config: RunConfig, redo: bool = False) -> Manifest:
     if redo and manifest is not None:
         storage.remove(stage.folder)
     folder = stage.begin()
-    recipe = kind(folder, config.prepare, config.seed)
+    recipe = recipe_class(folder, config.prepare, config.seed)
     recipe.clear_unfinished()
     counts, metrics = recipe.run(partitions)
     files = storage.hash_folder(folder, lambda path: _is_output(path.relative_to(folder)))
     manifest = stage.finish(counts, metrics, files)
     storage.remove(folder / WORK)
-    say(prepare_report.table(manifest.counts, kind.unit))
-    say(f"prepare: {manifest.counts['kept']:,} {kind.unit} in {folder}")
+    say(prepare_report.table(manifest.counts, recipe.rows_name))
+    say(f"prepare: {manifest.counts['kept']:,} {recipe.rows_name} in {folder}")
     return manifest
 
 

@@ -27,8 +27,8 @@ class Recipe:
     A step leaves files behind whole or not at all; what they hold depends on the source and the config alone.
     """
 
-    unit: ClassVar[str] = "documents"
-    """What is counted."""
+    rows_name: ClassVar[str] = "documents"
+    """What the user calls a row."""
     folder: Path
     config: PrepareConfig
     seed: int

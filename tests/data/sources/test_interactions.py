@@ -156,8 +156,11 @@ def test_conditions_that_cannot_work_are_refused(condition: dict[str, Any], mess
 @pytest.mark.parametrize(
     ("section", "message"),
     [
-        ({"filters": ["length"]}, "`filters` is for text, and source interactions yields interactions"),
-        ({"source": {"type": "files", "path": "x"}, "behaviour": {}}, "`behaviour` is for interactions, and source files"),
+        ({"filters": ["length"]}, "`filters` is not for interactions, which source 'interactions' yields"),
+        (
+            {"source": {"type": "files", "path": "x"}, "behaviour": {}},
+            "`behaviour` is not for text, which source 'files' yields",
+        ),
         ({"behaviour": {"split": {"test_from": "2011-01-01"}}}, "give both validation_from and test_from"),
         ({"behaviour": {"split": {"validation_from": "2011-02-01", "test_from": "2011-01-01"}}}, "must not lie before"),
         ({"source": {"type": "interactions", "path": "x", "time_format": "minutes"}}, "time_format is iso, s, ms"),
