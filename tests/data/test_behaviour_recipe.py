@@ -21,7 +21,7 @@ NUM_USERS, NUM_ITEMS = 120, 30
 
 
 def write_events(path: Path) -> None:
-    """Each user walks round a ring of items from a place of their own: what comes next is certain, what is popular is not."""
+    """Each user walks round a ring of items from another place: all are as popular, and what comes next is certain."""
     random = np.random.default_rng(0)
     with open(path, "w") as file:
         for user, start in enumerate(random.integers(0, NUM_ITEMS, NUM_USERS)):
