@@ -36,6 +36,8 @@ STEPS, CHECKPOINT_EVERY, WORKERS = 240, 20, 2
 TIMEOUT_S = 600
 WORDS = ["open", "read", "write", "close", "file", "socket", "server", "client", "matrix", "vector", "sum", "list", "tuple"]
 
+HEAD = ["fault", "trial", "killed at", "went on from", "finished", "wrong steps", "bit-equal", "seconds"]
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -57,12 +59,8 @@ class Trial:
 def run() -> Iterator[Figure]:
     """Kills, compares and counts; the table of all trials comes first."""
     trials = list(_trials())
-    print(
-        f"{'fault':<8}{'trial':>6}{'killed at':>11}{'went on from':>14}{'finished':>10}{'rows wrong':>12}{'bit-equal':>11}{'s':>6}"
-    )
-    for t in trials:
-        print(f"{t.fault:<8}{t.number:>6}{t.killed_at:>11}{t.went_on_from:>14}{t.finished!s:>10}{t.wrong_steps:>12}"
-              f"{t.bit_equal!s:>11}{t.seconds:>6.0f}")  # fmt: skip
+    for row in [HEAD, *([str(value) for value in asdict(t).values()] for t in trials)]:
+        print("  ".join(f"{cell[:12]:>{max(len(name), 8)}}" for cell, name in zip(row, HEAD, strict=True)))
     for kind in KINDS:
         mine = [t for t in trials if t.fault == kind]
         if not mine:

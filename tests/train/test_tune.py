@@ -18,7 +18,8 @@ def test_a_search_finds_the_rate_that_learns_and_leaves_a_yaml_of_it(ray_cluster
     config = make_run(
         folder,
         pretrain={
-            "objective": "bert", "model": {"type": "bert", "num_layers": 1, "width": 16, "num_heads": 2, "context_length": 16},
+            "objective": "bert",
+            "model": {"type": "bert", "num_layers": 1, "width": 16, "num_heads": 2, "context_length": 16},
             "global_batch_size": 16, "max_steps": 40, "precision": "fp32", "evaluate_every_steps": 20, "tensorboard": False,
         },
         tune={"search": {"pretrain.optimizer.learning_rate": {"grid": [1e-9, 0.01, 1e30]}}},
