@@ -9,6 +9,9 @@ from raysl.run_config import RunConfig
 from raysl.train.classify import tokenize
 from raysl.train.probe import LabelledRows, choose
 
+MAX_TOKENS = 256
+"""Tokens of a document that the probe reads: a few long documents would cost more than all others."""
+
 
 def labelled_rows(config: RunConfig, objective: Objective) -> LabelledRows | None:
     """What the probe reads; None where the config has no probe, or names no source and `prepare` found no labels."""
@@ -22,7 +25,8 @@ def labelled_rows(config: RunConfig, objective: Objective) -> LabelledRows | Non
         rows: PixelRows | TokenRows = PixelRows(prepared / "pixels" / "validation")
     else:
         rows = TokenRows(prepared / "tokens" / "validation", "documents", objective.row_length)
-    return choose([rows.row(place) for place in range(len(rows))], rows.labels, settings.max_rows)
+    cut = MAX_TOKENS if objective.unit == "tokens" else None
+    return choose([rows.row(place)[:cut] for place in range(len(rows))], rows.labels, settings.max_rows)
 
 
 def _of_source(config: RunConfig, source: PluginConfig, max_rows: int, objective: Objective) -> LabelledRows:
@@ -39,4 +43,4 @@ def _of_source(config: RunConfig, source: PluginConfig, max_rows: int, objective
             "pretrain.probe.source needs two labels or more with two rows each. Set its label_column, or leave the source "
             "out to use the labels of the validation split."
         )
-    return LabelledRows(tokenize(tokenizer, list(found.rows), objective.row_length), found.targets)
+    return LabelledRows(tokenize(tokenizer, list(found.rows), MAX_TOKENS), found.targets)

@@ -305,7 +305,6 @@ def test_the_saved_model_is_the_average_and_the_best_where_asked(shards: Path, t
     settings = {"max_steps": 8, "evaluate_every_steps": 2, "checkpoint": {"every_steps": 8, "save_model": "best"}}
     trainer = trainer_of(shards, "bert", config_of("bert", ema_decay=0.9, **settings), single("cpu"))
     trainer.held_out, trainer.checkpoints = held_out, tmp_path
-    trainer.__post_init__()
     losses: dict[int, float] = {}
     trainer.report = lambda m: losses.__setitem__(m["step"], m["held_out_loss"]) if "held_out_loss" in m else None
     trainer.run()
@@ -314,7 +313,7 @@ def test_the_saved_model_is_the_average_and_the_best_where_asked(shards: Path, t
     assert best.step == min(losses, key=losses.__getitem__)
     kept = checkpoint.load(best, torch.device("cpu"))["average"]
     assert all(torch.equal(kept[name], value) for name, value in trainer.objective.state_dict().items())
-    assert trainer.evaluate()["held_out_loss"] == pytest.approx(losses[best.step])
+    assert trainer.measure()["held_out_loss"] == pytest.approx(losses[best.step])
 
 
 def test_a_notice_saves_at_the_next_logged_step_and_sigterm_ends_the_process(shards: Path, tmp_path: Path) -> None:
@@ -336,7 +335,6 @@ def test_a_collapsed_encoder_stops_the_run_and_names_the_key(shards: Path) -> No
     config = config_of("bert", max_steps=9, evaluate_every_steps=1, health={"patience": 2})
     trainer = trainer_of(shards, "bert", config, single("cpu"))
     trainer.held_out = TokenRows(shards, "packed", 16)
-    trainer.__post_init__()
     trainer.objective.embed = lambda inputs: torch.ones(len(inputs), 16) / 4  # type: ignore[method-assign]
     with pytest.raises(TrainingError, match=r"Embeddings have collapsed: at step 2 .*pretrain\.health\.patience"):
         trainer.run()
