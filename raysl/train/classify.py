@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from raysl.data.shards import Tokens
+from raysl.models.encoder import Encoder
 from raysl.models.heads import Classifier
-from raysl.models.text import SEP, TextEncoder
+from raysl.models.text import SEP
 from raysl.objectives.base import pad
 from raysl.train.config import FinetuneConfig, OptimizerConfig
 from raysl.train.optimizers import adamw, rate_share, set_rate
@@ -53,7 +54,7 @@ def apply(model: Callable[[Tensor], Tensor], rows: Sequence[Tokens], width: int)
     return out
 
 
-def embed(encoder: TextEncoder, rows: Sequence[Tokens]) -> npt.NDArray[np.float32]:
+def embed(encoder: Encoder, rows: Sequence[Tokens]) -> npt.NDArray[np.float32]:
     """Embeddings (rows, width) of a frozen encoder."""
     encoder.eval()
     return apply(encoder.embed, rows, encoder.width)
@@ -87,7 +88,7 @@ def fit_probe(
 
 
 def finetune_classifier(
-    encoder: TextEncoder, rows: Sequence[Tokens], targets: npt.NDArray[np.int64], num_classes: int,
+    encoder: Encoder, rows: Sequence[Tokens], targets: npt.NDArray[np.int64], num_classes: int,
     config: FinetuneConfig, seed: int, on_epoch: Callable[[int, float], None] = lambda epoch, loss: None,
 ) -> Classifier:  # fmt: skip
     """Trains `encoder` and a new head on labelled rows; `encoder` is changed. `on_epoch(epoch, mean loss)` is told."""

@@ -96,6 +96,18 @@ def test_numpy_and_numba_see_the_same_shingles(texts: list[str], ngram: int) -> 
     np.testing.assert_array_equal(*signatures)
 
 
+@pytest.mark.parametrize("character", ["a", "\u00e9", "\u0416", "\U00010400", "\u4f60"])
+def test_numpy_and_numba_see_the_same_long_words(character: str) -> None:
+    lengths = [1, 2, 3, 7, 8, 9, 15, 16, 17, 64, 511, 512, 513, 520, 521, 5000]
+    column = pa.array([" ".join(["x", character * length, character * length + "y"]) for length in lengths])
+    fast, slow = (minhash.shingle_hashes(column, 1, compiled) for compiled in (True, False))
+    np.testing.assert_array_equal(fast[1], slow[1])
+    np.testing.assert_array_equal(fast[0], slow[0])
+    assert len(np.unique(fast[0])) == (2 if character == "\u4f60" else 1) + (
+        len(lengths) * 2 if character != "\u4f60" else 1
+    )
+
+
 @settings(max_examples=80, deadline=None)
 @given(text=st.text(alphabet=st.characters(codec="utf-8"), max_size=60))
 def test_words_are_runs_of_word_characters_in_lower_case(text: str) -> None:
@@ -155,12 +167,21 @@ def test_signatures_equal_datasketch() -> None:
     assert minhash.signatures(hashes, starts, 240, seed=7)[0].tolist() == reference.hashvalues.tolist()
 
 
-def test_bands_for_a_threshold_find_nearly_all_pairs_at_it() -> None:
-    assert minhash.lsh_parameters(0.8) == (30, 8)
-    for threshold in (0.5, 0.6, 0.7, 0.8, 0.9):
-        bands, rows = minhash.lsh_parameters(threshold)
-        assert bands * rows <= minhash.NUM_PERMUTATIONS
-        assert 1 - (1 - threshold**rows) ** bands > 0.98
+@pytest.mark.parametrize("threshold", [0.1, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0])
+def test_bands_for_a_threshold_find_999_of_1000_pairs_at_it(threshold: float) -> None:
+    bands, rows = minhash.lsh_parameters(threshold)
+    assert bands * rows <= minhash.NUM_PERMUTATIONS
+    assert 1 - (1 - threshold**rows) ** bands >= 0.999
+    more_rows = minhash.NUM_PERMUTATIONS // (rows + 1)
+    assert threshold == 1 or 1 - (1 - threshold ** (rows + 1)) ** more_rows < 0.999
+
+
+def test_hand_worked_bands() -> None:
+    assert minhash.lsh_parameters(0.8) == (34, 7)  # .8^7 = .2097, .7903^34 = .0003; 30 bands of 8 miss .0040
+    assert minhash.lsh_parameters(1.0) == (1, 240)
+    keys = minhash.band_keys(np.array([[1, 2, 3, 4], [1, 2, 9, 4], [3, 4, 1, 2]], np.uint32), 2, 2)
+    assert keys[0, 0] == keys[1, 0]  # the same rows in the same band
+    assert len(np.unique(keys)) == 5  # 3, 4 in band 0 is not 3, 4 in band 1
 
 
 def test_planted_pairs_at_the_threshold_are_found() -> None:
