@@ -20,7 +20,8 @@ def families(repeated_line_chars: float) -> dict:
 
 
 def main(path: str, num_chain: int, repeated_line_chars: float) -> None:
-    texts = [json.loads(line)["text"] for line in open(path, encoding="utf-8")]
+    with open(path, encoding="utf-8") as file:
+        texts = [json.loads(line)["text"] for line in file]
     filters = families(repeated_line_chars)
     filters["c4"].filter(Document(text="Loads the tokenizer.", id=""))
     started = time.process_time()
@@ -29,7 +30,9 @@ def main(path: str, num_chain: int, repeated_line_chars: float) -> None:
         for one in filters.values():  # what C4 leaves is what FineWeb sees, as in raysl
             one.filter(document)
     chain_seconds = time.process_time() - started
-    decisions = {name: [reason_of(one.filter(Document(text=text, id=""))) for text in texts] for name, one in filters.items()}
+    decisions = {
+        name: [reason_of(one.filter(Document(text=text, id=""))) for text in texts] for name, one in filters.items()
+    }
     chain_bytes = sum(len(text.encode()) for text in texts[:num_chain])
     print(json.dumps({"decisions": decisions, "chain_seconds": chain_seconds, "chain_bytes": chain_bytes}))
 

@@ -26,6 +26,8 @@ class Filter:
     """Base of all filters. A subclass names its reasons in `keep`; it sees every row of the batch."""
 
     Config: ClassVar[type[PluginConfig]]
+    has_kernels: ClassVar[bool] = False
+    """Whether `compiled` makes it faster."""
 
     def __init__(self, config: Any) -> None:
         self.config = config

@@ -31,8 +31,8 @@ from raysl.data.filters.measures import (
 )  # fmt: skip
 
 WORDS_AND_MARKS = """
-the THE to don't I'm x's cannot Cannot behave e.g. J. USA. well-known a,b 3,000 1-2 a/b ... .. … …x # #tag# • * “Stop!” end. a.B
-www.x-y.de http://a-b a@b-c é 日本 。 ☺ $5 5% 5+ +5 and/or abcdefghi " ' ( ) _ ab# ab_ ab"
+the THE to don't I'm x's cannot Cannot behave e.g. J. USA. well-known a,b 3,000 1-2 a/b ... .. … …x # #tag# • * “Stop!” end.
+a.B www.x-y.de http://a-b a@b-c é 日本 。 ☺ $5 5% 5+ +5 and/or abcdefghi " ' ( ) _ ab# ab_ ab"
 """
 BLANKS_AND_RARE = ["\n", "\n\n", " ", "  ", "- ", "\t", "\x00", "\x85", "\u2029", "\U0001f600x", "\U00020000"]
 PIECES = st.sampled_from([*WORDS_AND_MARKS.split(), *BLANKS_AND_RARE])
