@@ -27,7 +27,7 @@ from raysl.train.labels import labelled_rows
 from raysl.train.loop import Trainer
 from raysl.train.memory import keep_freed_memory
 from raysl.train.record import RowRecord
-from raysl.train.reporting import reporting
+from raysl.train.reporting import note_of, reporting
 from raysl.train.signals import asked_to_end, listen
 from raysl.train.world import World, single
 
@@ -103,13 +103,18 @@ def train_rank(
     return {**last, "train_rows": len(rows), "parameters": sum(p.numel() for p in objective.parameters())}
 
 
+def _say(message: dict[str, Any]) -> None:
+    step = message.get("step")
+    print(f"step {step:>6}  {note_of(message)}" if step is not None else message, flush=True)
+
+
 def main(path: str, *overrides: str) -> None:
     """Pretrains in this process, without Ray: how the core is profiled on one device."""
     from raysl.run_config import load
 
     config = load(path, overrides)
     listen()
-    print(train_rank(TrainJob(config), single(config.training.device, asked_to_end), print))
+    print(train_rank(TrainJob(config), single(config.training.device, asked_to_end), _say))
 
 
 if __name__ == "__main__":
