@@ -1,7 +1,8 @@
 """Settings of `prepare`. Sources and filters carry their own Config beside their code."""
 
+import re
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
@@ -32,8 +33,10 @@ class DeduplicateConfig(Config):
 
 
 class TokenizerConfig(Config):
-    """A subword vocabulary trained on the train split."""
+    """A subword vocabulary trained on the train split, or one that is there already."""
 
+    path: str | None = None
+    """A tokenizer.json to use instead of training one (for `pretrain.init_from`); the other keys then stay as they are."""
     type: str = Field("bpe", pattern="^(bpe|wordpiece)$")
     """`bpe` (byte-level, no unknown tokens) or `wordpiece`."""
     vocab_size: int = Field(16000, ge=300)
@@ -42,6 +45,19 @@ class TokenizerConfig(Config):
     """Whether case is dropped; generation wants it kept."""
     max_training_mb: float = Field(30.0, gt=0)
     """Text the vocabulary is trained on at most, in MB."""
+
+    @model_validator(mode="after")
+    def _given_or_trained(self) -> "TokenizerConfig":
+        fields = type(self).model_fields
+        set_too = [n for n in fields if n != "path" and getattr(self, n) != fields[n].default]
+        if self.path is not None and set_too:
+            raise ValueError(f"path takes a tokenizer as it is, so {', '.join(set_too)} would have no effect; leave it out")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _leave_out_what_is_off(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A path that is absent leaves no mark, so that runs made before the key existed are still known as done."""
+        return {key: value for key, value in handler(self).items() if value is not None}
 
 
 class SplitConfig(Config):
@@ -168,6 +184,8 @@ class BehaviourConfig(Config):
 class PrepareConfig(Config):
     """Raw data to clean, de-duplicated shards of fixed width."""
 
+    how: ClassVar[frozenset[str]] = frozenset({"copy_to"})
+
     source: AnySource
     """Where the documents come from."""
     redact: RedactConfig | None = None
@@ -187,6 +205,15 @@ class PrepareConfig(Config):
     """Raw data in one partition, in MB: the unit of parallel work and of restart."""
     max_bad_share: float = Field(0.5, gt=0, le=1)
     """Share of unreadable rows from which the source itself is refused."""
+    copy_to: str | None = None
+    """Folder of an object store (s3://bucket/folder, gs://...) that the outputs are copied to; null: they are not copied."""
+
+    @field_validator("copy_to")
+    @classmethod
+    def _in_a_store(cls, uri: str | None) -> str | None:
+        if uri is not None and not re.fullmatch(r"(s3|gs)://[^/]+/.+", uri):
+            raise ValueError(f"give s3://bucket/folder or gs://bucket/folder, got {uri!r}")
+        return uri
 
     @model_validator(mode="after")
     def _keys_of_its_modality(self) -> "PrepareConfig":
