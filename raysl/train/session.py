@@ -80,8 +80,7 @@ def train_rank(
         trainer.record = RowRecord(config.folder / PRETRAIN / "rows", trainer.step, world.rank, world.size)
     with reporting(config, trainer, send):
         last = trainer.run()
-    for read in (rows, held_out):
-        read.close()
+    prepared.close()
     if world.rank == 0:
         description = models.describe(
             objective.encoder, objective=config.training.objective.model_dump(mode="json"), step=trainer.step
