@@ -24,7 +24,7 @@ def refused(path: Path, *overrides: str) -> list[str]:
 @pytest.mark.parametrize(
     ("override", "line"),
     [
-        ("sed=1", "sed: unknown key. Did you mean 'seed'? Allowed: name, run_dir, seed, prepare, pretrain, finetune, "
+        ("sed=1", "sed: unknown key. Did you mean 'seed'? Allowed: name, run_dir, seed, prepare, pretrain, tune, finetune, "
          "evaluate, release, serve, monitor, update."),
         ("prepare.deduplicate.treshold=0.7", "prepare.deduplicate.treshold: unknown key. Did you mean 'threshold'? "
          "Allowed: threshold, ngram, num_bands, rows_per_band, max_task_mb."),
@@ -47,9 +47,9 @@ def refused(path: Path, *overrides: str) -> list[str]:
         ("name=a/b", "name: a name is letters, digits, '.', '_' and '-', got 'a/b'."),
         ("prepare=null", "prepare: input should be a valid dictionary or instance of PrepareConfig, got None."),
         ("pretrain.objective=brt", "pretrain.objective: Unknown objective 'brt'. Did you mean 'bert'? Choose from bert, "
-         "contrastive_text, gpt, or give `module:Class`."),
+         "contrastive_text, gpt, mae, simclr, or give `module:Class`."),
         ("pretrain.objective={mask_share: 0.1}", "pretrain.objective: `type:` is missing. Choose from bert, "
-         "contrastive_text, gpt, or `module:Class`."),
+         "contrastive_text, gpt, mae, simclr, or `module:Class`."),
         ("pretrain.objective=3", "pretrain.objective: give a name, or a mapping with `type:`, got 3."),
         ("prepare.source.type=nowhere:Mine", "prepare.source: Unknown source 'nowhere:Mine': no module 'nowhere' on the "
          "Python path."),

@@ -33,8 +33,10 @@ class DeduplicateConfig(Config):
 
 
 class TokenizerConfig(Config):
-    """A subword vocabulary trained on the train split."""
+    """A subword vocabulary trained on the train split, or one that is there already."""
 
+    path: str | None = None
+    """A tokenizer.json to use instead of training one (for `pretrain.init_from`); the other keys then stay as they are."""
     type: str = Field("bpe", pattern="^(bpe|wordpiece)$")
     """`bpe` (byte-level, no unknown tokens) or `wordpiece`."""
     vocab_size: int = Field(16000, ge=300)
@@ -43,6 +45,19 @@ class TokenizerConfig(Config):
     """Whether case is dropped; generation wants it kept."""
     max_training_mb: float = Field(30.0, gt=0)
     """Text the vocabulary is trained on at most, in MB."""
+
+    @model_validator(mode="after")
+    def _given_or_trained(self) -> "TokenizerConfig":
+        fields = type(self).model_fields
+        set_too = [n for n in fields if n != "path" and getattr(self, n) != fields[n].default]
+        if self.path is not None and set_too:
+            raise ValueError(f"path takes a tokenizer as it is, so {', '.join(set_too)} would have no effect; leave it out")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _leave_out_what_is_off(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A path that is absent leaves no mark, so that runs made before the key existed are still known as done."""
+        return {key: value for key, value in handler(self).items() if value is not None}
 
 
 class SplitConfig(Config):

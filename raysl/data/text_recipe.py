@@ -11,6 +11,7 @@ from raysl.data.clean import STATS, Cleaner, read_counts, read_stats
 from raysl.data.decisions import Corpus, batches, decide_in_one_task
 from raysl.data.decontaminate import write_ngrams
 from raysl.data.dedup import write_index_settings
+from raysl.data.given_tokenizer import read_given_tokenizer
 from raysl.data.keyed import Keyed
 from raysl.data.plan import Planner
 from raysl.data.prints import PrintSettings
@@ -110,7 +111,8 @@ class TextRecipe(Recipe):
 
     def train_tokenizer(self) -> None:
         train_bytes = read_stats(self.plan_folder)["train_bytes"]
-        trainer = TokenizerTrainer(self.config.tokenizer, self.seed, train_bytes)
+        given = None if self.config.tokenizer.path is None else read_given_tokenizer(Path(self.config.tokenizer.path))
+        trainer = TokenizerTrainer(self.config.tokenizer, self.seed, train_bytes, given)
         path = self.folder / "tokenizer.json"
         left = not path.is_file()
         with self.step("tokenizer", 1, int(left)) as step:

@@ -7,6 +7,7 @@ from raysl.data.prepared import Prepared
 from raysl.progress import Progress, say
 from raysl.run_config import RunConfig
 from raysl.stage import Manifest, Stage, check_same_config, section
+from raysl.train import start
 from raysl.train.config import PretrainConfig
 
 OUTPUTS = ("model.safetensors", "model.json")
@@ -15,7 +16,9 @@ OUTPUTS = ("model.safetensors", "model.json")
 def stage_of(config: RunConfig) -> Stage:
     """Raises StageError where there are no prepared outputs."""
     settings = {"seed": config.seed, **section(config, "pretrain")}
-    return Stage(config.folder, "pretrain", settings, {"prepare": Prepared.of(config).manifest.content_hash})
+    prepared = Prepared.of(config)
+    inputs = {"prepare": prepared.manifest.content_hash, **start.check(config.training, prepared)}
+    return Stage(config.folder, "pretrain", settings, inputs)
 
 
 def pretrain(config: RunConfig, redo: bool = False) -> Manifest:
