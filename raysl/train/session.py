@@ -92,14 +92,13 @@ def train_rank(
         trainer.record = RowRecord(config.folder / PRETRAIN / "rows", trainer.step, world.rank, world.size)
     with reporting(config, trainer, send):
         last = trainer.run()
-    for read in (rows, held_out):
-        read.close()
     if world.rank == 0:
         description = models.describe(
             objective.encoder, objective=config.training.objective.model_dump(mode="json"), step=trainer.step
         )
         models.save(objective.encoder, config.folder / PRETRAIN, description)
         start.export(objective.encoder, config.folder / PRETRAIN / EXPORT, _tokenizer(config, prepared))
+    prepared.close()
     return {**last, "train_rows": len(rows), "parameters": sum(p.numel() for p in objective.parameters())}
 
 
