@@ -4,8 +4,9 @@ import torch
 
 from raysl.models.config import BertConfig
 from raysl.models.text import SEP, Bert
-from raysl.train.classify import batches_by_length, embed, finetune_classifier, fit_probe, predict
+from raysl.train.classify import embed, finetune_classifier, fit_probe, predict
 from raysl.train.config import FinetuneConfig
+from raysl.train.inputs import batches_by_length
 from tests.token_shards import random_documents
 
 ROWS = [np.array([*document, SEP], np.int32) for document in random_documents(60)]
