@@ -24,6 +24,9 @@ class Config(BaseModel):
         extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True, protected_namespaces=()
     )
 
+    how: ClassVar[frozenset[str]] = frozenset()
+    """Fields that say how the work is done and not what comes out; a stage is not made again because of them."""
+
     @model_validator(mode="wrap")
     @classmethod
     def _name_nearest_keys(cls, data: Any, handler: Any) -> Self:

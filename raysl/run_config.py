@@ -14,7 +14,7 @@ from raysl.evaluation.config import EvaluateConfig
 from raysl.monitor.config import MonitorConfig, UpdateConfig
 from raysl.release.config import ReleaseConfig
 from raysl.serve.config import ServeConfig
-from raysl.train.config import FinetuneConfig, PretrainConfig
+from raysl.train.config import FinetuneConfig, PretrainConfig, TuneConfig
 
 STAGES = ("prepare", "pretrain", "finetune", "evaluate", "release")
 """Stages that leave a folder behind, in the order in which the data travels."""
@@ -35,6 +35,7 @@ class RunConfig(Config):
     """Seed of everything random: splits, permutations, weights, label draws."""
     prepare: PrepareConfig
     pretrain: PretrainConfig | None = None
+    tune: TuneConfig | None = None
     finetune: FinetuneConfig | None = None
     evaluate: EvaluateConfig | None = None
     release: ReleaseConfig | None = None

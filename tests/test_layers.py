@@ -31,7 +31,8 @@ LAYERS = {
     "cli": {"run", "run_config"},
 }  # fmt: skip
 RAY = {
-    "cluster", "data.steps", "data.distributed", "train.run", "evaluation.suite", "serve.app", "serve.deployment",
+    "cluster", "data.steps", "data.distributed", "train.run", "train.preemption", "train.tune", "evaluation.suite",
+    "serve.app", "serve.deployment",
 }  # fmt: skip
 NO_TORCH = {"serve", "data", "monitor", "metrics", "report"}
 

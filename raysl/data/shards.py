@@ -65,6 +65,14 @@ class TokenRows:
     def __len__(self) -> int:
         return int(self._starts[-1])
 
+    @property
+    def labels(self) -> list[str | None]:
+        """Label of each row of whole documents, None where there is none; packed rows hold parts of many documents."""
+        if self.kind == "packed":
+            return [None] * len(self)
+        chosen = zip(self.shards, self._chosen, strict=True)
+        return [label for shard, places in chosen for label in shard.batch.column(schema.LABEL).take(places).to_pylist()]
+
     def row(self, index: int) -> Tokens:
         """A view into the mapped file: 1 to `length` tokens (packed) or one whole document."""
         shard_number = bisect_right(self._starts, index) - 1

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from raysl.data.rows import Row
 from raysl.data.shards import Tokens
 from raysl.models.encoder import Encoder
+from raysl.models.text import PAD
 
 Batch = dict[str, Tensor]
 RowKind = Literal["packed", "documents", "pixels"]
@@ -39,6 +40,8 @@ class Objective(nn.Module):
     pretraining.
     """
 
+    unit: ClassVar[str] = "tokens"
+    """What the speed of a run is counted in: tokens or images."""
     row_kind: ClassVar[RowKind] = "packed"
     splits_batch: ClassVar[bool] = True
     """Whether micro-batches add up to the same loss; contrastive losses see only their own negatives and do not."""
@@ -68,6 +71,14 @@ class Objective(nn.Module):
         All randomness comes from `uniform`.
         """
         raise NotImplementedError
+
+    def units(self, batch: Batch) -> int:
+        """Tokens or images in a micro-batch, padding left out."""
+        return int((next(iter(batch.values())) != PAD).sum())
+
+    def inputs(self, rows: Sequence[Row]) -> Tensor:
+        """Whole rows as `embed` reads them, nothing hidden, cut or augmented."""
+        return torch.from_numpy(pad(rows))
 
     def targets(self, batch: Batch) -> Tensor:
         """Number of targets of each part of the loss: a float tensor that is summed over micro-batches and ranks."""

@@ -4,17 +4,20 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from raysl.data.pixels import PixelFormat, Pixels
+from raysl.data.pixels import PixelFormat, Pixels, to_images
 from raysl.data.rows import Row
 from raysl.errors import ConfigError
 from raysl.models.vision import VisionEncoder
-from raysl.objectives.base import Objective, RowKind
+from raysl.objectives.base import Batch, Objective, RowKind
 
 
 class ImageObjective(Objective):
     """Base of `simclr` and `mae`."""
 
+    unit: ClassVar[str] = "images"
     row_kind: ClassVar[RowKind] = "pixels"
     encoder: VisionEncoder
 
@@ -29,3 +32,9 @@ class ImageObjective(Objective):
     def stack(rows: Sequence[Row]) -> Pixels:
         """Rows side by side (rows, row bytes)."""
         return np.stack(rows)
+
+    def units(self, batch: Batch) -> int:
+        return len(next(iter(batch.values())))
+
+    def inputs(self, rows: Sequence[Row]) -> Tensor:
+        return torch.from_numpy(to_images(self.stack(rows), self.pixel_format))

@@ -50,6 +50,9 @@ class Mae(ImageObjective):
             patches = np.where((random[:, 0] < 0.5)[:, None, None], self._mirrored(patches), patches)
         return as_tensors(patches=patches, visible=visible.copy(), hidden=hidden.copy())
 
+    def inputs(self, rows: Sequence[Row]) -> Tensor:
+        return torch.from_numpy(self._patches(self.stack(rows)))
+
     def _patches(self, rows: Pixels) -> Pixels:
         """Patches (rows, patches, bytes); rows that were prepared with patches of another size are cut anew."""
         form, size = self.pixel_format, self.encoder.config.patch_size

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import Self
@@ -24,6 +25,18 @@ def uniform_for(seed: int, step: int, num_rows: int, places: npt.NDArray[np.int6
     return uniform
 
 
+@dataclass(frozen=True)
+class StepRows:
+    """What one rank reads for one optimizer step."""
+
+    batches: list[Batch]
+    """Its micro-batches."""
+    numbers: npt.NDArray[np.int64]
+    """Its rows."""
+    units: int
+    """Tokens or images in them."""
+
+
 class StepBatches:
     """Builds the micro-batches of one rank, one step ahead of the training in a thread."""
 
@@ -36,28 +49,29 @@ class StepBatches:
         self.global_batch_size, self.accumulation_steps = global_batch_size, accumulation_steps
         self.rank, self.world_size = rank, world_size
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="batches")
-        self._ahead: tuple[int, Future[list[Batch]]] | None = None
+        self._ahead: tuple[int, Future[StepRows]] | None = None
 
-    def step(self, step: int, last: bool = False) -> list[Batch]:
-        """Micro-batches of optimizer step `step`; starts on the next one unless this is the `last`."""
+    def step(self, step: int, last: bool = False) -> StepRows:
+        """Rows of optimizer step `step`; starts on the next one unless this is the `last`."""
         if self._ahead is not None and self._ahead[0] == step:
-            batches = self._ahead[1].result()
+            rows = self._ahead[1].result()
         else:
-            batches = self.build(step)
+            rows = self.build(step)
         self._ahead = None if last else (step + 1, self._thread.submit(self.build, step + 1))
-        return batches
+        return rows
 
-    def build(self, step: int) -> list[Batch]:
+    def build(self, step: int) -> StepRows:
         size = self.global_batch_size
         numbers = self.order.rows(step * size, size)
         mine = np.arange(self.rank, size, self.world_size)
-        return [
+        batches = [
             self.objective.collate(
                 [self.rows.row(int(n)) for n in numbers[places]], uniform_for(self.seed, step, size, places)
             )
             for places in np.array_split(mine, self.accumulation_steps)
             if len(places)
         ]
+        return StepRows(batches, numbers[mine], sum(self.objective.units(batch) for batch in batches))
 
     def __enter__(self) -> Self:
         return self

@@ -17,6 +17,9 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from raysl import errors, storage
 from raysl.errors import ConfigError, RayslError, TrainingError
 from raysl.run_config import RunConfig
+from raysl.train import signals
+from raysl.train.config import PretrainConfig
+from raysl.train.preemption import SaveFirst, leaving
 from raysl.train.session import PRETRAIN, TrainJob, train_rank
 from raysl.train.world import World, resolve_device
 
@@ -52,29 +55,33 @@ def _worker(config: dict[str, Any]) -> dict[str, Any]:
     work: RayJob = config["work"]
     context = ray.train.get_context()
     device = ray.train.torch.get_device() if resolve_device(work.job.config.training.device).type == "cuda" else None
-    world = World(context.get_world_rank(), context.get_world_size(), device or resolve_device("cpu"))
+    world = World(context.get_world_rank(), context.get_world_size(), device or resolve_device("cpu"), leaving)
     try:
         return train_rank(work.job, world, lambda message: work.mailbox.push.remote(message))
     except RayslError as error:  # every rank meets it, and another start would too: hand it over instead of dying
         return {"mistake": (type(error).__name__, str(error))}
+    finally:
+        signals.over()
 
 
 def train(config: RunConfig, on_message: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     """Runs the pretraining of `config` on `num_workers` Ray workers; returns rank 0's last metrics."""
     settings = config.training
     use_gpu = settings.device == "cuda" or (settings.device == "auto" and _cluster_has_gpu())  # the driver may have none
-    _check_resources(settings.num_workers, use_gpu)
+    fewest, most = workers = _worker_range(settings)
+    _check_resources(fewest, use_gpu)
     mailbox = Mailbox.remote()  # type: ignore[attr-defined]
     scratch = config.folder / PRETRAIN / ".ray"
     trainer = TorchTrainer(
         _worker,
         train_loop_config={"work": RayJob(TrainJob(config.anchored()), mailbox)},
         torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
-        scaling_config=ray.train.ScalingConfig(num_workers=settings.num_workers, use_gpu=use_gpu),
+        scaling_config=ray.train.ScalingConfig(num_workers=workers if fewest < most else most, use_gpu=use_gpu),
         run_config=ray.train.RunConfig(
             name=uuid.uuid4().hex,  # a name of its own: an old one would make Ray resume silently
             storage_path=str(scratch),
             failure_config=ray.train.FailureConfig(max_failures=settings.max_failures, controller_failure_limit=10),
+            callbacks=[SaveFirst()],
             logging_config=ray.train.LoggingConfig(log_level="ERROR"),
         ),
     )
@@ -91,6 +98,11 @@ def train(config: RunConfig, on_message: Callable[[dict[str, Any]], None]) -> di
         kind, message = result.return_value["mistake"]
         raise getattr(errors, kind)(message)
     return dict(result.return_value)
+
+
+def _worker_range(settings: PretrainConfig) -> tuple[int, int]:
+    workers = settings.num_workers
+    return (workers, workers) if isinstance(workers, int) else (workers.min, workers.max)
 
 
 def _cluster_has_gpu() -> bool:

@@ -2,7 +2,6 @@
 
 import json
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any, cast
 
 import torch
 
-from raysl import storage
 from raysl.catalog import OBJECTIVES
 from raysl.config import PluginConfig
 from raysl.data.frequencies import token_frequencies
@@ -23,12 +21,14 @@ from raysl.models.text import TextEncoder
 from raysl.models.vision import ImageFormat
 from raysl.objectives.base import Objective
 from raysl.run_config import RunConfig
-from raysl.stage import log_metrics
+from raysl.train.labels import labelled_rows
 from raysl.train.loop import Trainer
+from raysl.train.record import RowRecord
+from raysl.train.reporting import reporting
+from raysl.train.signals import asked_to_end, listen
 from raysl.train.world import World, single
 
 PRETRAIN, PREPARE = "pretrain", "prepare"
-MESSAGE_EVERY_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -77,15 +77,14 @@ def train_rank(job: TrainJob, world: World, send: Callable[[dict[str, Any]], obj
         torch.set_num_threads(1)  # two threads on two busy cores are many times slower than one
     objective = build_objective(config)
     rows, held_out = (open_rows(config.folder / PREPARE, split, objective) for split in ("train", "validation"))
-    reporter = Reporter(config.folder, send) if world.rank == 0 else None
     trainer = Trainer(
         objective, rows, held_out, config.training, config.seed, world,
-        checkpoints=config.folder / PRETRAIN / "checkpoints", report=reporter or (lambda _: None),
+        checkpoints=config.folder / PRETRAIN / "checkpoints", labelled=labelled_rows(config, objective),
     )  # fmt: skip
-    if reporter is not None:
-        drop_metrics_after(config.folder, trainer.step)
-        send({"start": trainer.step, "rows": len(rows)})
-    last = trainer.run()
+    if config.training.record_rows:
+        trainer.record = RowRecord(config.folder / PRETRAIN / "rows", trainer.step, world.rank, world.size)
+    with reporting(config, trainer, send):
+        last = trainer.run()
     if world.rank == 0:
         description = models.describe(
             objective.encoder, objective=config.training.objective.model_dump(mode="json"), step=trainer.step
@@ -94,36 +93,13 @@ def train_rank(job: TrainJob, world: World, send: Callable[[dict[str, Any]], obj
     return {**last, "train_rows": len(rows), "parameters": sum(p.numel() for p in objective.parameters())}
 
 
-class Reporter:
-    """Rank 0's metrics: every line to metrics.jsonl, a message to the driver at most twice a second."""
-
-    def __init__(self, run_folder: Path, send: Callable[[dict[str, Any]], object]) -> None:
-        self.run_folder, self.send = run_folder, send
-        self._sent = 0.0
-
-    def __call__(self, metrics: dict[str, Any]) -> None:
-        log_metrics(self.run_folder, PRETRAIN, **metrics)
-        if time.monotonic() - self._sent >= MESSAGE_EVERY_S:
-            self._sent = time.monotonic()
-            self.send(metrics)
-
-
-def drop_metrics_after(run_folder: Path, step: int) -> None:
-    """Removes lines that a killed run wrote after its last checkpoint, so that each step stands once."""
-    path = run_folder / "metrics.jsonl"
-    if not path.is_file():
-        return
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
-    kept = [line for line in lines if line.get("stage") != PRETRAIN or line.get("step", 0) <= step]
-    storage.write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
-
-
 def main(path: str, *overrides: str) -> None:
     """Pretrains in this process, without Ray: how the core is profiled on one device."""
     from raysl.run_config import load
 
     config = load(path, overrides)
-    print(train_rank(TrainJob(config), single(config.training.device), print))
+    listen()
+    print(train_rank(TrainJob(config), single(config.training.device, asked_to_end), print))
 
 
 if __name__ == "__main__":
