@@ -72,6 +72,7 @@ SOURCES = Catalog(
         "files": Entry("raysl.data.sources:Files"),
         "images": Entry("raysl.data.sources:Images"),
         "digits": Entry("raysl.data.sources:Digits"),
+        "interactions": Entry("raysl.data.sources.interactions:Interactions"),
     },
 )
 FILTERS = Catalog(

@@ -19,6 +19,9 @@ from raysl.train.config import FinetuneConfig, PretrainConfig, TuneConfig
 STAGES = ("prepare", "pretrain", "finetune", "evaluate", "release")
 """Stages that leave a folder behind, in the order in which the data travels."""
 
+TRAINS_AS = {"interactions": "text"}
+"""Item sequences are token sequences: objectives and models of text read them unchanged."""
+
 
 YARDSTICKS = {"text": ("tfidf", "lsa", "scratch"), "images": ("pixels", "scratch")}
 """Modality -> baselines of `evaluate` that fit it."""
@@ -48,7 +51,7 @@ class RunConfig(Config):
         if self.pretrain is not None:
             parts = {"prepare.source": self.prepare.source, "pretrain.objective": self.pretrain.objective}
             parts["pretrain.model"] = self.pretrain.model
-            if len({part.modality for part in parts.values()}) > 1:
+            if len({TRAINS_AS.get(part.modality, part.modality) for part in parts.values()}) > 1:
                 said = ", ".join(f"{key} '{part.type}' is for {part.modality}" for key, part in parts.items())
                 raise ValueError(f"source, objective and model have to fit: {said}")
         return self

@@ -27,7 +27,7 @@ def refused(path: Path, *overrides: str) -> list[str]:
         ("sed=1", "sed: unknown key. Did you mean 'seed'? Allowed: name, run_dir, seed, prepare, pretrain, finetune, "
          "evaluate, release, serve, monitor, update."),
         ("prepare.deduplicate.treshold=0.7", "prepare.deduplicate.treshold: unknown key. Did you mean 'threshold'? "
-         "Allowed: threshold, ngram, num_bands, rows_per_band."),
+         "Allowed: threshold, ngram, num_bands, rows_per_band, max_task_mb."),
         ("pretrain.checkpoint.every_step=5", "pretrain.checkpoint.every_step: unknown key. Did you mean 'every_steps'? "
          "Allowed: every_steps, keep_last."),
         ("pretrain.objective.mask_shar=0.2", "pretrain.objective.mask_shar: unknown key. Did you mean 'mask_share'? "
@@ -55,7 +55,7 @@ def refused(path: Path, *overrides: str) -> list[str]:
          "Python path."),
         ("prepare.source.type=json:Mine", "prepare.source: Unknown source 'json:Mine': module 'json' has no 'Mine'."),
         ("prepare.source.type=:Mine", "prepare.source: Unknown source ':Mine'. Choose from digits, files, images, "
-         "python_docs, or give `module:Class`."),
+         "interactions, python_docs, or give `module:Class`."),
     ],
 )  # fmt: skip
 def test_mistake_is_one_line(smallest_yaml: Path, override: str, line: str) -> None:

@@ -114,3 +114,8 @@ def removed_rows(ids: Sequence[str], reasons: Sequence[str], kept_ids: Sequence[
 
 def read_stats(folder: Path) -> dict[str, Any]:
     return storage.read_json(folder / STATS)
+
+
+def read_counts(folder: Path) -> dict[str, Any]:
+    """The stats of a unit without its examples, which are large when there are thousands of units."""
+    return {name: value for name, value in read_stats(folder).items() if name != "examples"}

@@ -1,8 +1,9 @@
 """Settings of `prepare`. Sources and filters carry their own Config beside their code."""
 
+from datetime import UTC, datetime
 from typing import Any, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from raysl.config import AnyFilter, AnySource, Config
 
@@ -19,6 +20,10 @@ class DeduplicateConfig(Config):
     rows_per_band: int | None = Field(None, ge=1, le=100)
     """Permutations in a band: more leave fewer candidates to check. Default: what fits the threshold best."""
 
+    max_task_mb: float = Field(1000.0, gt=0)
+    """Memory of the largest task that compares documents, in MB beside what Python and Arrow take (about 200). One task
+    groups the keys of all documents while that fits (200 bytes each: 5 million in 1,000 MB), many tasks do beyond."""
+
     @model_validator(mode="after")
     def _both_or_none(self) -> "DeduplicateConfig":
         if (self.num_bands is None) != (self.rows_per_band is None):
@@ -27,8 +32,10 @@ class DeduplicateConfig(Config):
 
 
 class TokenizerConfig(Config):
-    """A subword vocabulary trained on the train split."""
+    """A subword vocabulary trained on the train split, or one that is there already."""
 
+    path: str | None = None
+    """A tokenizer.json to use instead of training one (for `pretrain.init_from`); the other keys then stay as they are."""
     type: str = Field("bpe", pattern="^(bpe|wordpiece)$")
     """`bpe` (byte-level, no unknown tokens) or `wordpiece`."""
     vocab_size: int = Field(16000, ge=300)
@@ -37,6 +44,19 @@ class TokenizerConfig(Config):
     """Whether case is dropped; generation wants it kept."""
     max_training_mb: float = Field(30.0, gt=0)
     """Text the vocabulary is trained on at most, in MB."""
+
+    @model_validator(mode="after")
+    def _given_or_trained(self) -> "TokenizerConfig":
+        fields = type(self).model_fields
+        set_too = [n for n in fields if n != "path" and getattr(self, n) != fields[n].default]
+        if self.path is not None and set_too:
+            raise ValueError(f"path takes a tokenizer as it is, so {', '.join(set_too)} would have no effect; leave it out")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _leave_out_what_is_off(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A path that is absent leaves no mark, so that runs made before the key existed are still known as done."""
+        return {key: value for key, value in handler(self).items() if value is not None}
 
 
 class SplitConfig(Config):
@@ -108,10 +128,56 @@ class ImagesConfig(Config):
 
 
 MODALITY_KEYS = {
-    "text": ("redact", "filters", "decontaminate", "deduplicate", "tokenizer"),
-    "images": ("images",),
+    "text": ("redact", "filters", "decontaminate", "deduplicate", "tokenizer", "split"),
+    "images": ("images", "split"),
+    "interactions": ("behaviour",),
 }
-"""Modality of the source -> keys of `prepare:` that mean something for it alone."""
+"""Modality of the source -> keys of `prepare:` that mean something for it; the other keys of `prepare:` are for all."""
+
+
+class TimeSplitConfig(Config):
+    """Two cuts in time. Train is what came before the first, validation what came before the second, test the rest."""
+
+    validation_from: datetime | None = None
+    """First cut; a time without a zone is UTC. Absent: drawn from the shares."""
+    test_from: datetime | None = None
+    """Second cut."""
+    validation: float = Field(0.1, ge=0, lt=1)
+    """Share of the events between the cuts, where none are given; cuts fall on midnight (on the hour within 100 days)."""
+    test: float = Field(0.1, ge=0, lt=1)
+    """Share of the events after the second cut."""
+
+    @field_validator("validation_from", "test_from")
+    @classmethod
+    def _in_utc(cls, time: datetime | None) -> datetime | None:
+        return time if time is None or time.tzinfo else time.replace(tzinfo=UTC)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "TimeSplitConfig":
+        if (self.validation_from is None) != (self.test_from is None):
+            raise ValueError("give both validation_from and test_from, or neither")
+        if self.validation + self.test >= 1:
+            raise ValueError(f"validation + test must stay below 1, got {self.validation + self.test}")
+        if self.cuts and self.cuts[0] > self.cuts[1]:
+            raise ValueError(f"test_from must not lie before validation_from, got {self.test_from}")
+        return self
+
+    @property
+    def cuts(self) -> tuple[datetime, datetime] | None:
+        """Where times are given."""
+        if self.validation_from is None or self.test_from is None:
+            return None
+        return self.validation_from, self.test_from
+
+
+class BehaviourConfig(Config):
+    """Events to item sequences, one a user. Only for a source of interactions."""
+
+    min_user_events: int = Field(5, ge=2)
+    """Train events a user needs to be trained on; a sequence of one predicts nothing."""
+    min_item_events: int = Field(5, ge=1)
+    """Train events an item needs to have a token of its own; the others are [UNK]."""
+    split: TimeSplitConfig = TimeSplitConfig()
 
 
 class PrepareConfig(Config):
@@ -130,6 +196,8 @@ class PrepareConfig(Config):
     images: ImagesConfig | None = None
     """How pictures are checked, compared and stored, where the source yields pictures."""
     split: SplitConfig = SplitConfig()
+    behaviour: BehaviourConfig | None = None
+    """How events become sequences; absent: the defaults."""
     partition_mb: float = Field(2.0, gt=0)
     """Raw data in one partition, in MB: the unit of parallel work and of restart."""
     max_bad_share: float = Field(0.5, gt=0, le=1)
@@ -137,18 +205,22 @@ class PrepareConfig(Config):
 
     @model_validator(mode="after")
     def _keys_of_its_modality(self) -> "PrepareConfig":
-        for modality, keys in MODALITY_KEYS.items():
-            wrong = [key for key in keys if key in self.model_fields_set and getattr(self, key) is not None]
-            if modality != self.source.modality and wrong:
-                allowed = ", ".join(MODALITY_KEYS.get(self.source.modality, ()))
-                raise ValueError(
-                    f"'{wrong[0]}' is for {modality}, but the source '{self.source.type}' yields {self.source.modality}; "
-                    f"leave it out. Keys for {self.source.modality}: {allowed}"
-                )
+        """A key that the source has no use for is a mistake, not a key that is read by nobody."""
+        wrong = [
+            key for key in sorted(self._keys_of_others()) if key in self.model_fields_set and getattr(self, key) is not None
+        ]
+        if wrong:
+            raise ValueError(
+                f"`{wrong[0]}` is not for {self.source.modality}, which source '{self.source.type}' yields; leave it out. "
+                f"Keys for {self.source.modality}: {', '.join(MODALITY_KEYS.get(self.source.modality, ()))}"
+            )
         return self
+
+    def _keys_of_others(self) -> set[str]:
+        return {key for keys in MODALITY_KEYS.values() for key in keys} - set(MODALITY_KEYS.get(self.source.modality, ()))
 
     @model_serializer(mode="wrap")
     def _leave_out_what_is_off(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """A section that is absent, or of another modality, leaves no mark: runs made before it existed are still known."""
-        others = {key for modality, keys in MODALITY_KEYS.items() if modality != self.source.modality for key in keys}
+        others = self._keys_of_others()
         return {key: value for key, value in handler(self).items() if value is not None and key not in others}

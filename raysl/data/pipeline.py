@@ -12,13 +12,18 @@ from raysl import storage
 from raysl.catalog import FILTERS, SOURCES
 from raysl.data import prepare_report
 from raysl.data.config import PrepareConfig
+from raysl.data.given_tokenizer import read_given_tokenizer
 from raysl.data.sources import Source
 from raysl.data.steps import WORK, Recipe
 from raysl.progress import say
 from raysl.run_config import RunConfig
 from raysl.stage import Manifest, Stage, check_same_config, section
 
-RECIPES = {"text": "raysl.data.text_recipe:TextRecipe", "images": "raysl.data.image_recipe:ImageRecipe"}
+RECIPES = {
+    "text": "raysl.data.text_recipe:TextRecipe",
+    "images": "raysl.data.image_recipe:ImageRecipe",
+    "interactions": "raysl.data.behaviour_recipe:BehaviourRecipe",
+}
 """Modality of the source -> how it is prepared."""
 
 
@@ -58,6 +63,8 @@ def inputs_of(config: PrepareConfig, source: Source) -> dict[str, str]:
     for number, one in enumerate(config.filters):
         if hasattr(one, "fingerprint"):  # a filter that reads a file
             inputs[f"filters.{number}"] = one.fingerprint()
+    if config.tokenizer.path is not None:
+        inputs["tokenizer"] = storage.hash_json(read_given_tokenizer(Path(config.tokenizer.path)))
     if config.decontaminate is not None:
         evaluation = config.decontaminate.source
         inputs["decontaminate"] = SOURCES.load(evaluation.type)(evaluation).fingerprint()

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raysl import storage
-from raysl.data.clean import DROPPED, STATS, read_stats
+from raysl.data.clean import DROPPED, STATS, read_counts, read_stats
 from raysl.data.config import PrepareConfig
 from raysl.data.filters.base import Examples
 from raysl.errors import DataError
@@ -52,12 +52,12 @@ def check(config: PrepareConfig, stats: Sequence[Mapping[str, Any]], rows_name: 
 def write(folder: Path, config: PrepareConfig, units: Sequence[Path], plan: Path, seed: int,
           usage: Mapping[str, Mapping[str, float]]) -> PrepareReport:  # fmt: skip
     """Writes removed.parquet, label_conflicts.parquet and report.json from what the units left behind."""
-    clean = [read_stats(unit) for unit in units]
+    clean = [read_counts(unit) for unit in units]
     planned = read_stats(plan)
     written = [storage.read_json(unit.with_name(unit.name.replace("clean-", "tokens-") + f".{STATS}")) for unit in units]
     write_removed(folder / "removed.parquet", units, plan)
     with storage.atomic_path(folder / "label_conflicts.parquet") as temporary:
-        pq.write_table(pq.read_table(plan / "conflicts.parquet"), temporary)
+        pq.write_table(pa.concat_tables(pq.read_table(part) for part in sorted(plan.glob("conflicts-*.parquet"))), temporary)
     splits = {split: summed(one[split] for one in written) for split in SPLITS}
     dropped = summed([*(one["dropped"] for one in clean), planned["dropped"]])
     counts: dict[str, Any] = {
@@ -71,11 +71,11 @@ def write(folder: Path, config: PrepareConfig, units: Sequence[Path], plan: Path
         counts["redacted"] = dict(summed(one["redacted"] for one in clean).most_common())
     metrics = _token_metrics(splits)
     examples = Examples(seed)
-    for one in [*clean, planned]:
-        examples.merge(one["examples"])
+    for one in [*units, plan]:
+        examples.merge(read_stats(one)["examples"])
     storage.write_json(folder / REPORT, {
         **counts, "drop_rates": {reason: n / max(counts["documents_in"], 1) for reason, n in counts["dropped"].items()},
-        "examples": {reason: [_example(row) for row in rows] for reason, rows in examples.found.items()},
+        "examples": {reason: [as_example(row) for row in rows] for reason, rows in examples.found.items()},
         "labels": _label_counts(folder / "documents"), "token_statistics": {**metrics, "splits": splits},
         "edits": dict(summed(one["edits"] for one in clean)),
         "clusters": planned["clusters"], "comparisons_capped": planned["num_capped"], "usage": dict(usage),
@@ -83,7 +83,7 @@ def write(folder: Path, config: PrepareConfig, units: Sequence[Path], plan: Path
     return PrepareReport(counts, metrics)
 
 
-def _example(row: Sequence[str]) -> dict[str, str]:
+def as_example(row: Sequence[str]) -> dict[str, str]:
     _, name, text = row
     return {"id": name, "text": text}
 
@@ -91,7 +91,7 @@ def _example(row: Sequence[str]) -> dict[str, str]:
 def write_removed(path: Path, units: Sequence[Path], plan: Path, columns: pa.Schema = REMOVED) -> None:
     """Joins what each unit dropped and the duplicates of the plan."""
     with storage.atomic_path(path) as temporary, pq.ParquetWriter(temporary, columns) as writer:
-        for part in [*(unit / DROPPED for unit in units), plan / "duplicates.parquet"]:
+        for part in [*(unit / DROPPED for unit in units), *sorted(plan.glob("duplicates*.parquet"))]:
             table = pq.read_table(part)
             if len(table):
                 writer.write_table(table)

@@ -5,12 +5,13 @@ are the index against which later data is de-duplicated.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from raysl import storage
@@ -67,38 +68,85 @@ def write_prints(table: pa.Table, path: Path) -> None:
 
 
 class Prints:
-    """The prints of many documents in many mapped files, numbered over all of them."""
+    """The prints of many documents in many files, numbered over all of them; a file is mapped when it is first needed."""
 
-    def __init__(self, tables: Sequence[pa.Table], num_bands: int) -> None:
-        columns = (ID, LABEL, DIGEST, NUM_BYTES, KEYS)
-        small = pa.concat_tables([table.select(columns) for table in tables])
-        self.ids: list[str] = small[ID].to_pylist()
-        self.labels: list[str | None] = small[LABEL].to_pylist()
-        self.digests: list[bytes] = small[DIGEST].to_pylist()
-        self.num_bytes: NDArray[np.int64] = small[NUM_BYTES].to_numpy()
-        keys = [chunk.flatten().to_numpy().reshape(-1, num_bands) for chunk in small[KEYS].chunks if len(chunk)]
-        self.keys: NDArray[np.uint64] = np.concatenate([np.zeros((0, num_bands), np.uint64), *keys])
-        self._lists = [chunk for table in tables for chunk in table[SHINGLES].chunks]
-        self._firsts = np.cumsum([0, *(len(chunk) for chunk in self._lists)])
+    def __init__(self, parts: Sequence[pa.Table | Path], num_bands: int, sizes: Sequence[int] | None = None) -> None:
+        """`sizes` are the documents of each part; without them every file is opened to see."""
+        self._parts = list(parts)
+        self.num_bands = num_bands
+        self.firsts = np.cumsum([0, *(sizes if sizes is not None else (len(self._table(n)) for n in range(len(parts))))])
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return int(self.firsts[-1])
+
+    @property
+    def num_parts(self) -> int:
+        return len(self._parts)
+
+    def keys_of_part(self, part: int) -> NDArray[np.uint64]:
+        """Band keys of the documents of one part, (documents, bands), read rather than mapped: all of them are needed."""
+        source = self._parts[part]
+        column = source[KEYS] if isinstance(source, pa.Table) else read_column(source, KEYS)
+        return self._keys(column.combine_chunks())
+
+    def ids_of_part(self, part: int) -> list[str]:
+        source = self._parts[part]
+        ids: list[str] = (source[ID] if isinstance(source, pa.Table) else read_column(source, ID)).to_pylist()
+        return ids
+
+    def keys(self, first_band: int = 0, last_band: int | None = None) -> NDArray[np.uint64]:
+        """Keys of all documents in some bands, (documents, bands)."""
+        last = self.num_bands if last_band is None else last_band
+        parts = [self.keys_of_part(part)[:, first_band:last] for part in range(self.num_parts)]
+        return np.concatenate([np.zeros((0, last - first_band), np.uint64), *parts])
+
+    def keys_of(self, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
+        return self._keys(self.column(KEYS, rows))
+
+    def column(self, name: str, rows: NDArray[np.int64]) -> pa.Array:
+        """The values of some documents, in the order of `rows`; no others are read."""
+        order = np.argsort(rows, kind="stable")
+        back = np.empty_like(order)
+        back[order] = np.arange(len(order))
+        taken = [table[name].take(pa.array(own)).combine_chunks() for table, own in self._tables_of(rows[order])]
+        return pa.concat_arrays(taken or [self._table(0)[name].slice(0, 0).combine_chunks()]).take(pa.array(back))
+
+    def num_shingles(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """How many shingles each of the sorted rows has, repeats counted."""
+        sizes = [pc.list_value_length(table[SHINGLES]).to_numpy()[own] for table, own in self._tables_of(rows)]
+        return np.concatenate([np.zeros(0, np.int64), *sizes])
 
     def shingles_of(self, rows: NDArray[np.int64]) -> minhash.Shingles:
         """Reads the shingles of the (sorted) rows into memory; the others stay on disk."""
         parts = []
-        for chunk, first, stop in zip(self._lists, self._firsts, self._firsts[1:], strict=False):
-            own = rows[np.searchsorted(rows, first) : np.searchsorted(rows, stop)] - first
-            if len(own):
-                taken = chunk.take(pa.array(own))
-                parts.append((taken.flatten().to_numpy(), np.asarray(taken.offsets) - taken.offsets[0].as_py()))
+        for table, own in self._tables_of(rows):
+            taken = table[SHINGLES].take(pa.array(own)).combine_chunks()
+            parts.append((taken.flatten().to_numpy(), np.asarray(taken.offsets) - taken.offsets[0].as_py()))
         return minhash.joined(parts)
 
+    def _tables_of(self, rows: NDArray[np.int64]) -> Iterator[tuple[pa.Table, NDArray[np.int64]]]:
+        """The parts in which the sorted rows lie, and their places there."""
+        for part in np.unique(np.searchsorted(self.firsts, rows, side="right") - 1).tolist():
+            first, stop = np.searchsorted(rows, self.firsts[part : part + 2])
+            yield self._table(part), rows[first:stop] - self.firsts[part]
 
-def open_prints(paths: Sequence[Path], num_bands: int) -> Prints:
-    return Prints([mapped(path) for path in paths], num_bands)
+    def _table(self, part: int) -> pa.Table:
+        if isinstance(self._parts[part], Path):
+            self._parts[part] = mapped(self._parts[part])
+        return self._parts[part]
+
+    def _keys(self, column: pa.Array) -> NDArray[np.uint64]:
+        keys: NDArray[np.uint64] = column.flatten().to_numpy().reshape(-1, self.num_bands)
+        return keys
 
 
 def mapped(path: Path) -> pa.Table:
     with pa.memory_map(str(path)) as source:
         return pa.ipc.open_file(source).read_all()
+
+
+def read_column(path: Path, name: str) -> pa.ChunkedArray:
+    """Reads one column of an Arrow file into memory and nothing else of it."""
+    with pa.OSFile(str(path)) as source:
+        place = pa.ipc.open_file(source).schema.get_field_index(name)
+        return pa.ipc.open_file(source, options=pa.ipc.IpcReadOptions(included_fields=[place])).read_all()[name]

@@ -1,14 +1,19 @@
 """How text is prepared: clean, de-duplicate, train a tokenizer, write token shards."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from raysl import storage
 from raysl.data import prepare_report
-from raysl.data.clean import STATS, Cleaner, read_stats
+from raysl.data.clean import STATS, Cleaner, read_counts, read_stats
+from raysl.data.decisions import Corpus, batches, decide_in_one_task
 from raysl.data.decontaminate import write_ngrams
-from raysl.data.dedup import Planner, write_index_settings
+from raysl.data.dedup import write_index_settings
+from raysl.data.given_tokenizer import read_given_tokenizer
+from raysl.data.keyed import Keyed
+from raysl.data.plan import Planner
 from raysl.data.prints import PrintSettings
 from raysl.data.sources import Partition
 from raysl.data.steps import Recipe
@@ -16,6 +21,8 @@ from raysl.data.tokens import TokenizerTrainer, TokenWriter
 
 COMPILE_FROM_MB = 200
 """Raw text from which compiling kernels (10 s in each worker, once per machine) saves time over numpy."""
+PLANNED_AT_ONCE = 20_000
+"""Documents of one plan task, so that few small units do not cost a task each."""
 
 
 @dataclass
@@ -23,10 +30,13 @@ class TextRecipe(Recipe):
     """Documents -> clean documents, tokenizer.json, token shards, an index for the next round."""
 
     units: list[Path] = field(default_factory=list)
+    corpus: Corpus = field(init=False)
+    """Known once all units are clean."""
 
     def run(self, partitions: Sequence[Partition]) -> tuple[dict[str, Any], dict[str, float]]:
         self.read_evaluation()
         self.clean(partitions)
+        self.find_duplicates()
         self.plan()
         self.train_tokenizer()
         self.write_tokens()
@@ -36,6 +46,10 @@ class TextRecipe(Recipe):
     @property
     def plan_folder(self) -> Path:
         return self.work / "plan"
+
+    @property
+    def decided(self) -> Path:
+        return self.work / "decided"
 
     @property
     def evaluation(self) -> Path:
@@ -59,17 +73,46 @@ class TextRecipe(Recipe):
         with self.step("clean", len(partitions), len(left)) as step:
             calls = [(part, unit) for unit, part in left]
             step.run_calls(cleaner, calls, lambda stats: (stats["clean"], "documents"))
-        prepare_report.check(self.config, [read_stats(unit) for unit in self.units])
+        stats = [read_counts(unit) for unit in self.units]
+        prepare_report.check(self.config, stats)
+        sizes = tuple(one["clean"] for one in stats)
+        self.corpus = Corpus(tuple(self.units), sizes, prints, self.config.deduplicate.max_task_mb)
+
+    def find_duplicates(self) -> None:
+        """In one task while the documents fit it, in many beyond that; the decisions are the same."""
+        if self.corpus.fits_one_task or self.decided.is_dir():
+            self.run_left("deduplicate", decide_in_one_task, [((self.corpus, self.decided), self.decided)], "duplicates")
+            return
+        keyed = Keyed(self.corpus, self.work / "keyed")
+        scatters = [(call, keyed.scattered(call[0])) for call in keyed.scatters()]
+        self.run_left("scatter keys", keyed.scatter, scatters)
+        self.run_left("gather keys", keyed.gather, [((n,), keyed.part(n)) for n in range(keyed.num_parts)])
+        for level in keyed.levels():
+            self.run_left("merge keys", keyed.merge, [(call, call[1]) for call in level])
+        self.run_left("compare", keyed.compare, [((n,), keyed.compared(n)) for n in range(keyed.num_groups())])
+        self.run_left("deduplicate", keyed.collect, [((self.decided,), self.decided)], "duplicates")
+        storage.remove(keyed.folder)
+
+    def run_left(self, name: str, function: Callable[..., dict[str, Any]], calls: Sequence[tuple[tuple[Any, ...], Path]],
+                 counted: str = "documents") -> None:  # fmt: skip
+        """Runs the calls whose path is not there yet."""
+        left = [call for call, path in calls if not path.exists()]
+        with self.step(name, len(calls), len(left)) as step:
+            step.run_calls(function, left, lambda stats: (stats["documents"], counted))
 
     def plan(self) -> None:
-        planner = Planner(PrintSettings.of(self.config.deduplicate), self.config.split, self.seed)
-        left = not self.plan_folder.is_dir()
-        with self.step("deduplicate", 1, int(left)) as step:
-            step.run_calls(planner, [(self.units, self.plan_folder)] * left, lambda stats: (stats["kept"], "documents stay"))
+        planner = Planner(self.corpus, self.decided, self.plan_folder, self.config.split, self.seed)
+        done = [planner.stats_path(unit).is_file() for unit in range(len(self.units))]
+        calls = [call for call in batches(self.corpus.sizes, PLANNED_AT_ONCE) if not all(done[slice(*call)])]
+        with self.step("plan", len(self.units), len(self.units) - sum(done)) as step:
+            step.run_calls(planner, calls, lambda stats: (stats["kept"], "documents stay"))
+        if not (self.plan_folder / STATS).is_file():
+            planner.summary()
 
     def train_tokenizer(self) -> None:
         train_bytes = read_stats(self.plan_folder)["train_bytes"]
-        trainer = TokenizerTrainer(self.config.tokenizer, self.seed, train_bytes)
+        given = None if self.config.tokenizer.path is None else read_given_tokenizer(Path(self.config.tokenizer.path))
+        trainer = TokenizerTrainer(self.config.tokenizer, self.seed, train_bytes, given)
         path = self.folder / "tokenizer.json"
         left = not path.is_file()
         with self.step("tokenizer", 1, int(left)) as step:

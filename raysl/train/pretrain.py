@@ -6,6 +6,7 @@ from raysl import storage
 from raysl.progress import Progress, say
 from raysl.run_config import RunConfig
 from raysl.stage import Manifest, Stage, check_same_config, require, section
+from raysl.train import start
 from raysl.train.config import PretrainConfig
 
 OUTPUTS = ("model.safetensors", "model.json")
@@ -14,7 +15,7 @@ OUTPUTS = ("model.safetensors", "model.json")
 def stage_of(config: RunConfig) -> Stage:
     prepared = require(config.folder, "prepare", "prepare")
     settings = {"seed": config.seed, **section(config, "pretrain")}
-    return Stage(config.folder, "pretrain", settings, {"prepare": prepared.content_hash})
+    return Stage(config.folder, "pretrain", settings, {"prepare": prepared.content_hash, **start.check(config)})
 
 
 def pretrain(config: RunConfig, redo: bool = False) -> Manifest:

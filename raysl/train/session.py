@@ -21,14 +21,16 @@ from raysl.models.text import TextEncoder
 from raysl.models.vision import ImageFormat
 from raysl.objectives.base import Objective
 from raysl.run_config import RunConfig
+from raysl.train import start
 from raysl.train.labels import labelled_rows
 from raysl.train.loop import Trainer
+from raysl.train.memory import keep_freed_memory
 from raysl.train.record import RowRecord
 from raysl.train.reporting import reporting
 from raysl.train.signals import asked_to_end, listen
 from raysl.train.world import World, single
 
-PRETRAIN, PREPARE = "pretrain", "prepare"
+PRETRAIN, PREPARE, EXPORT = "pretrain", "prepare", "export"
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,11 @@ def build_objective(config: RunConfig) -> Objective:
     read = _image_encoder if settings.model.modality == "images" else _text_encoder
     torch.manual_seed(config.seed)
     encoder = read(settings.model, folder)
-    return cast(Objective, OBJECTIVES.load(settings.objective.type)(settings.objective, encoder))
+    if settings.init_from is not None:
+        start.load_weights(encoder, Path(settings.init_from), folder / start.TOKENIZER)
+    objective = cast(Objective, OBJECTIVES.load(settings.objective.type)(settings.objective, encoder))
+    objective.look_up(folder)
+    return objective
 
 
 def _text_encoder(model: PluginConfig, prepared: Path) -> Encoder:
@@ -75,6 +81,7 @@ def train_rank(job: TrainJob, world: World, send: Callable[[dict[str, Any]], obj
     config = job.config
     if world.device.type == "cpu":
         torch.set_num_threads(1)  # two threads on two busy cores are many times slower than one
+        keep_freed_memory()
     objective = build_objective(config)
     rows, held_out = (open_rows(config.folder / PREPARE, split, objective) for split in ("train", "validation"))
     trainer = Trainer(
@@ -90,6 +97,7 @@ def train_rank(job: TrainJob, world: World, send: Callable[[dict[str, Any]], obj
             objective.encoder, objective=config.training.objective.model_dump(mode="json"), step=trainer.step
         )
         models.save(objective.encoder, config.folder / PRETRAIN, description)
+        start.export(objective.encoder, config.folder / PRETRAIN / EXPORT, config.folder / PREPARE / start.TOKENIZER)
     return {**last, "train_rows": len(rows), "parameters": sum(p.numel() for p in objective.parameters())}
 
 

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from raysl.data import minhash
 from raysl.data.clean import PRINTS, ROWS
 from raysl.data.config import DeduplicateConfig, SplitConfig
-from raysl.data.dedup import Planner, deduplicate_against, split_of, unique_ids, united_labels, write_index_settings
+from raysl.data.decisions import Corpus, decide_in_one_task
+from raysl.data.dedup import deduplicate_against, split_of, unique_ids, united_labels, write_index_settings
+from raysl.data.plan import Planner
 from raysl.data.prints import PrintSettings, make_prints, write_prints
 from raysl.errors import DataError
 from raysl.schema import RAW_DOCUMENT
@@ -35,10 +37,16 @@ def write_unit(folder: Path, table: pa.Table) -> Path:
 
 
 def plan(folder: Path, *tables: pa.Table) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
-    units = [write_unit(folder / f"unit{number}", table) for number, table in enumerate(tables)]
-    Planner(SETTINGS, SHARES, 0)(units, folder / "plan")
-    kept = [row for n in range(len(units)) for row in pq.read_table(folder / "plan" / f"part-{n:05d}.parquet").to_pylist()]
-    return kept, pq.read_table(folder / "plan" / "duplicates.parquet").to_pylist()
+    units = tuple(write_unit(folder / f"unit{number}", table) for number, table in enumerate(tables))
+    corpus = Corpus(units, tuple(len(table) for table in tables), SETTINGS, 100)
+    decide_in_one_task(corpus, folder / "decided")
+    planner = Planner(corpus, folder / "decided", folder / "plan", SHARES, 0)
+    planner(0, len(units))
+    return planned(folder, "part"), planned(folder, "duplicates")
+
+
+def planned(folder: Path, name: str) -> list[dict[str, object]]:
+    return [row for path in sorted((folder / "plan").glob(f"{name}-*.parquet")) for row in pq.read_table(path).to_pylist()]
 
 
 TWINS = ["a b c d e f", "u v w x y z", "a b c d e f", "a b c d e g", "k l m n o p"]
@@ -128,5 +136,5 @@ def test_an_empty_table_of_new_rows_is_fine(tmp_path: Path) -> None:
 
 
 def test_settings_follow_the_config() -> None:
-    assert PrintSettings.of(DeduplicateConfig()) == PrintSettings(0.8, 5, 30, 8)
+    assert PrintSettings.of(DeduplicateConfig()) == PrintSettings(0.8, 5, 34, 7)
     assert PrintSettings.of(DeduplicateConfig(num_bands=4, rows_per_band=5)).num_bands == 4

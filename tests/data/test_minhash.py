@@ -155,12 +155,21 @@ def test_signatures_equal_datasketch() -> None:
     assert minhash.signatures(hashes, starts, 240, seed=7)[0].tolist() == reference.hashvalues.tolist()
 
 
-def test_bands_for_a_threshold_find_nearly_all_pairs_at_it() -> None:
-    assert minhash.lsh_parameters(0.8) == (30, 8)
-    for threshold in (0.5, 0.6, 0.7, 0.8, 0.9):
-        bands, rows = minhash.lsh_parameters(threshold)
-        assert bands * rows <= minhash.NUM_PERMUTATIONS
-        assert 1 - (1 - threshold**rows) ** bands > 0.98
+@pytest.mark.parametrize("threshold", [0.1, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0])
+def test_bands_for_a_threshold_find_999_of_1000_pairs_at_it(threshold: float) -> None:
+    bands, rows = minhash.lsh_parameters(threshold)
+    assert bands * rows <= minhash.NUM_PERMUTATIONS
+    assert 1 - (1 - threshold**rows) ** bands >= 0.999
+    more_rows = minhash.NUM_PERMUTATIONS // (rows + 1)
+    assert threshold == 1 or 1 - (1 - threshold ** (rows + 1)) ** more_rows < 0.999
+
+
+def test_hand_worked_bands() -> None:
+    assert minhash.lsh_parameters(0.8) == (34, 7)  # .8^7 = .2097, .7903^34 = .0003; 30 bands of 8 miss .0040
+    assert minhash.lsh_parameters(1.0) == (1, 240)
+    keys = minhash.band_keys(np.array([[1, 2, 3, 4], [1, 2, 9, 4], [3, 4, 1, 2]], np.uint32), 2, 2)
+    assert keys[0, 0] == keys[1, 0]  # the same rows in the same band
+    assert len(np.unique(keys)) == 5  # 3, 4 in band 0 is not 3, 4 in band 1
 
 
 def test_planted_pairs_at_the_threshold_are_found() -> None:

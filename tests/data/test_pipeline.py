@@ -104,7 +104,7 @@ def test_report_shows_examples_and_rates(prepared: tuple[Path, Manifest]) -> Non
     assert report["labels"]["topic0"] == 60
     assert report["token_statistics"]["bytes_per_token"] > 1
     assert report["token_statistics"]["unknown_rate"] == 0
-    assert set(report["usage"]) == {"clean", "deduplicate", "tokenizer", "tokenize"}
+    assert set(report["usage"]) == {"clean", "deduplicate", "plan", "tokenizer", "tokenize"}
 
 
 def test_a_finished_stage_is_skipped_and_another_config_refused(ray_cluster: Path, prepared: tuple[Path, Manifest]) -> None:
