@@ -9,6 +9,7 @@ SPLIT = "split"
 CLUSTER = "cluster"
 TOKENS = "tokens"
 PIXELS = "pixels"
+ENCODED = "encoded"
 USER, ITEM, TIME, GROUP = "user", "item", "time", "group"
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"

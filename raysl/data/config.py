@@ -1,7 +1,8 @@
 """Settings of `prepare`. Sources and filters carry their own Config beside their code."""
 
+import re
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
@@ -183,6 +184,8 @@ class BehaviourConfig(Config):
 class PrepareConfig(Config):
     """Raw data to clean, de-duplicated shards of fixed width."""
 
+    how: ClassVar[frozenset[str]] = frozenset({"copy_to"})
+
     source: AnySource
     """Where the documents come from."""
     redact: RedactConfig | None = None
@@ -202,6 +205,15 @@ class PrepareConfig(Config):
     """Raw data in one partition, in MB: the unit of parallel work and of restart."""
     max_bad_share: float = Field(0.5, gt=0, le=1)
     """Share of unreadable rows from which the source itself is refused."""
+    copy_to: str | None = None
+    """Folder of an object store (s3://bucket/folder, gs://...) that the outputs are copied to; null: they are not copied."""
+
+    @field_validator("copy_to")
+    @classmethod
+    def _in_a_store(cls, uri: str | None) -> str | None:
+        if uri is not None and not re.fullmatch(r"(s3|gs)://[^/]+/.+", uri):
+            raise ValueError(f"give s3://bucket/folder or gs://bucket/folder, got {uri!r}")
+        return uri
 
     @model_validator(mode="after")
     def _keys_of_its_modality(self) -> "PrepareConfig":

@@ -12,7 +12,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raysl import schema
+from raysl.data.decode import EncodedRows
 from raysl.data.pixels import PixelRows, Pixels
+from raysl.data.prepared import ENCODED, PIXELS
 from raysl.errors import DataError
 
 
@@ -51,8 +53,9 @@ class Pictures(Labelled):
 
 def read_split(prepared: Path, split: str) -> Labelled:
     """Kept rows of one split, documents or pictures, in their order. DataError where the folder holds none."""
-    if (prepared / "pixels").is_dir():
-        rows = PixelRows(prepared / "pixels" / split)
+    encoded, pixels = prepared / ENCODED / split, prepared / PIXELS / split
+    if encoded.parent.is_dir() or pixels.parent.is_dir():
+        rows = EncodedRows(encoded) if encoded.parent.is_dir() else PixelRows(pixels)
         return Pictures(rows.ids, rows.labels, [rows.row(index) for index in range(len(rows))])
     return read_documents(prepared, split)
 

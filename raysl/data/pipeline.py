@@ -13,6 +13,7 @@ from raysl.catalog import FILTERS, SOURCES
 from raysl.data import prepare_report
 from raysl.data.config import PrepareConfig
 from raysl.data.given_tokenizer import read_given_tokenizer
+from raysl.data.publish import publish
 from raysl.data.sources import Source
 from raysl.data.steps import WORK, Recipe
 from raysl.progress import say
@@ -38,6 +39,7 @@ def prepare(config: RunConfig, redo: bool = False) -> Manifest:
     recipe_class = load_recipe(config.prepare.source.modality)
     if manifest is not None and not redo:
         say(f"prepare: done already, {manifest.counts['kept']:,} {recipe_class.rows_name} in {stage.folder}")
+        _copy(config.prepare.copy_to, stage.folder, manifest)
         return manifest
     check_same_config(stage, redo)
     for one in config.prepare.filters:
@@ -54,7 +56,13 @@ def prepare(config: RunConfig, redo: bool = False) -> Manifest:
     storage.remove(folder / WORK)
     say(prepare_report.table(manifest.counts, recipe.rows_name))
     say(f"prepare: {manifest.counts['kept']:,} {recipe.rows_name} in {folder}")
+    _copy(config.prepare.copy_to, folder, manifest)
     return manifest
+
+
+def _copy(uri: str | None, folder: Path, manifest: Manifest) -> None:
+    if uri is not None:
+        publish(folder, manifest, uri)
 
 
 def inputs_of(config: PrepareConfig, source: Source) -> dict[str, str]:

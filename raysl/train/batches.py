@@ -10,8 +10,8 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from raysl.data.rows import Rows
-from raysl.data.shards import RowOrder
+from raysl.data.order import RowOrder
+from raysl.data.rows import RowFeed, Rows
 from raysl.objectives.base import Batch, Objective, Uniform
 
 
@@ -44,8 +44,7 @@ class StepBatches:
         self, objective: Objective, rows: Rows, seed: int, global_batch_size: int, accumulation_steps: int,
         rank: int, world_size: int,
     ) -> None:  # fmt: skip
-        self.objective, self.rows, self.seed = objective, rows, seed
-        self.order = RowOrder(len(rows), seed)
+        self.objective, self.feed, self.seed = objective, RowFeed(rows, seed), seed
         self.global_batch_size, self.accumulation_steps = global_batch_size, accumulation_steps
         self.rank, self.world_size = rank, world_size
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="batches")
@@ -62,11 +61,13 @@ class StepBatches:
 
     def build(self, step: int) -> StepRows:
         size = self.global_batch_size
-        numbers = self.order.rows(step * size, size)
+        first = step * size
+        numbers = self.feed.order.rows(first, size)
         mine = np.arange(self.rank, size, self.world_size)
         batches = [
             self.objective.collate(
-                [self.rows.row(int(n)) for n in numbers[places]], uniform_for(self.seed, step, size, places)
+                self.feed.read((first + places).tolist(), numbers[places].tolist()),
+                uniform_for(self.seed, step, size, places),
             )
             for places in np.array_split(mine, self.accumulation_steps)
             if len(places)
@@ -84,7 +85,7 @@ def held_out_batches(
     objective: Objective, rows: Rows, num_rows: int, batch_size: int, rank: int, world_size: int
 ) -> list[Callable[[], Batch]]:
     """The same held-out batches at every call: this rank's share of the first `num_rows` rows in a fixed order."""
-    numbers = RowOrder(len(rows), 0).rows(0, min(num_rows, len(rows)))
+    numbers = RowOrder([len(rows)], 0).rows(0, min(num_rows, len(rows)))
     batches: list[Callable[[], Batch]] = []
     for start in range(0, len(numbers) - world_size + 1, batch_size):
         part = numbers[start : start + batch_size]

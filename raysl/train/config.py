@@ -1,8 +1,9 @@
 """Settings of `pretrain`, `tune` and `finetune`."""
 
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field, PositiveInt, field_validator, model_validator
+from pydantic import Field, PositiveInt, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from raysl.config import AnyModel, AnyObjective, AnySource, Config
 
@@ -99,11 +100,30 @@ class WorkerRange(Config):
         return self
 
 
+class FeedConfig(Config):
+    """Where prepared shards lie and how they reach a node. It changes no row and no order, so it may differ on resuming."""
+
+    shards: str = ""
+    """Prepared outputs to train on: a folder, s3://bucket/folder or gs://bucket/folder; default: those of the run itself."""
+    cache_dir: str = ""
+    """Folder on each node's own disk for shards fetched or decoded; default: raysl-shards in the temporary folder."""
+    decode: Literal["cluster", "trainer"] = "cluster"
+    """Who decodes stored pictures: Ray tasks on CPUs that the training leaves, or threads of the training processes."""
+    decode_cpus: float = Field(0.5, gt=0)
+    """CPUs that one decoding task books."""
+
+    @field_validator("shards")
+    @classmethod
+    def _absolute(cls, shards: str) -> str:
+        """Workers have another current folder."""
+        return shards if not shards or "://" in shards else str(Path(shards).absolute())
+
+
 class PretrainConfig(Config):
     """One self-supervised run."""
 
     how: ClassVar[frozenset[str]] = frozenset(
-        {"num_workers", "device", "max_failures", "log_every_steps", "tensorboard", "mlflow", "record_rows"}
+        {"num_workers", "device", "max_failures", "log_every_steps", "tensorboard", "mlflow", "record_rows", "feed"}
     )
 
     objective: AnyObjective
@@ -124,6 +144,9 @@ class PretrainConfig(Config):
     """Optimizer steps of the run."""
     ema_decay: float = Field(0.0, ge=0, lt=1)
     """Decay of the running mean of the weights, which is then what is evaluated and saved; 0 leaves it out."""
+    window_shards: int | None = Field(None, ge=1)
+    """Shards whose rows are mixed with each other; a node has two windows on its disk at most. Default: all shards."""
+    feed: FeedConfig = FeedConfig()
     num_workers: PositiveInt | WorkerRange = 2
     """Training processes, one device each (CPU: one core each): a number, or `{min: 1, max: 4}` as the cluster has room."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -157,6 +180,11 @@ class PretrainConfig(Config):
                 f"{self.accumulation_steps} accumulation_steps without a row; raise it or lower those"
             )
         return self
+
+    @model_serializer(mode="wrap")
+    def _leave_out_what_is_off(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """One window over all shards leaves no mark, so that runs made before there were windows go on."""
+        return {key: value for key, value in handler(self).items() if (key, value) != ("window_shards", None)}
 
 
 class FinetuneConfig(Config):

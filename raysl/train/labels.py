@@ -2,42 +2,45 @@
 
 from raysl.config import PluginConfig
 from raysl.data.pixels import PixelRows
+from raysl.data.prepared import PIXELS, TOKENIZER, TOKENS, Prepared
 from raysl.data.shards import TokenRows
 from raysl.errors import ConfigError, DataError
 from raysl.objectives.base import Objective
 from raysl.run_config import RunConfig
-from raysl.train.classify import tokenize
+from raysl.schema import VALIDATION
+from raysl.train.inputs import tokenize
 from raysl.train.probe import LabelledRows, choose
 
 MAX_TOKENS = 256
 """Tokens of a document that the probe reads: a few long documents would cost more than all others."""
 
 
-def labelled_rows(config: RunConfig, objective: Objective) -> LabelledRows | None:
+def labelled_rows(config: RunConfig, prepared: Prepared, objective: Objective) -> LabelledRows | None:
     """What the probe reads; None where the config has no probe, or names no source and `prepare` found no labels."""
     settings = config.training.probe
     if settings is None:
         return None
     if settings.source is not None:
-        return _of_source(config, settings.source, settings.max_rows, objective)
-    prepared = config.folder / "prepare"
+        return _of_source(config, settings.source, prepared, objective)
     if objective.row_kind == "pixels":
-        rows: PixelRows | TokenRows = PixelRows(prepared / "pixels" / "validation")
+        rows: PixelRows | TokenRows = PixelRows(prepared.shards(PIXELS, VALIDATION))
     else:
-        rows = TokenRows(prepared / "tokens" / "validation", "documents", objective.row_length)
+        rows = TokenRows(prepared.shards(TOKENS, VALIDATION), "documents", objective.row_length)
     cut = MAX_TOKENS if objective.unit == "tokens" else None
     return choose([rows.row(place)[:cut] for place in range(len(rows))], rows.labels, settings.max_rows)
 
 
-def _of_source(config: RunConfig, source: PluginConfig, max_rows: int, objective: Objective) -> LabelledRows:
+def _of_source(config: RunConfig, source: PluginConfig, prepared: Prepared, objective: Objective) -> LabelledRows:
     from raysl.data.additions import read_source
 
     if objective.unit != "tokens":
         raise ConfigError("pretrain.probe.source reads text; with images leave it out, the labels come from `prepare`.")
     table, _ = read_source(source, config.prepare.partition_mb)
-    tokenizer = config.folder / "prepare" / "tokenizer.json"
+    tokenizer = prepared.file(TOKENIZER)
     texts, labels = table["text"].to_pylist(), table["label"].to_pylist()
-    found = choose(texts, labels, max_rows)
+    settings = config.training.probe
+    assert settings is not None
+    found = choose(texts, labels, settings.max_rows)
     if found is None:
         raise DataError(
             "pretrain.probe.source needs two labels or more with two rows each. Set its label_column, or leave the source "

@@ -3,9 +3,10 @@
 from typing import Any
 
 from raysl import storage
+from raysl.data.prepared import Prepared
 from raysl.progress import Progress, say
 from raysl.run_config import RunConfig
-from raysl.stage import Manifest, Stage, check_same_config, require, section
+from raysl.stage import Manifest, Stage, check_same_config, section
 from raysl.train import start
 from raysl.train.config import PretrainConfig
 
@@ -13,9 +14,10 @@ OUTPUTS = ("model.safetensors", "model.json")
 
 
 def stage_of(config: RunConfig) -> Stage:
-    prepared = require(config.folder, "prepare", "prepare")
+    """Raises StageError where there are no prepared outputs."""
     settings = {"seed": config.seed, **section(config, "pretrain")}
-    return Stage(config.folder, "pretrain", settings, {"prepare": prepared.content_hash, **start.check(config)})
+    inputs = {"prepare": Prepared.of(config).manifest.content_hash, **start.check(config)}
+    return Stage(config.folder, "pretrain", settings, inputs)
 
 
 def pretrain(config: RunConfig, redo: bool = False) -> Manifest:

@@ -15,7 +15,9 @@ import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from raysl import errors, storage
-from raysl.errors import ConfigError, RayslError, TrainingError
+from raysl.data import decode_tasks
+from raysl.data.prepared import ENCODED, IN_PROCESS, Prepared
+from raysl.errors import ConfigError, RayslError, StoreError, TrainingError
 from raysl.run_config import RunConfig
 from raysl.train import signals
 from raysl.train.config import PretrainConfig
@@ -47,6 +49,8 @@ class RayJob:
 
     job: TrainJob
     mailbox: Any
+    decodings: tuple[Any, int] | None
+    """Where stored pictures are decoded, and how many shards are asked for at a time; None: nothing to decode there."""
 
 
 def _worker(config: dict[str, Any]) -> dict[str, Any]:
@@ -57,7 +61,10 @@ def _worker(config: dict[str, Any]) -> dict[str, Any]:
     device = ray.train.torch.get_device() if resolve_device(work.job.config.training.device).type == "cuda" else None
     world = World(context.get_world_rank(), context.get_world_size(), device or resolve_device("cpu"), leaving)
     try:
-        return train_rank(work.job, world, lambda message: work.mailbox.push.remote(message))
+        decoder = IN_PROCESS if work.decodings is None else decode_tasks.decoder(*work.decodings)
+        return train_rank(work.job, world, lambda message: work.mailbox.push.remote(message), decoder)
+    except StoreError:
+        raise  # it may meet one rank alone, and the store may be back at the next start
     except RayslError as error:  # every rank meets it, and another start would too: hand it over instead of dying
         return {"mistake": (type(error).__name__, str(error))}
     finally:
@@ -71,10 +78,11 @@ def train(config: RunConfig, on_message: Callable[[dict[str, Any]], None]) -> di
     fewest, most = workers = _worker_range(settings)
     _check_resources(fewest, use_gpu)
     mailbox = Mailbox.remote()  # type: ignore[attr-defined]
+    decodings = _decodings(config, use_gpu)
     scratch = config.folder / PRETRAIN / ".ray"
     trainer = TorchTrainer(
         _worker,
-        train_loop_config={"work": RayJob(TrainJob(config.anchored()), mailbox)},
+        train_loop_config={"work": RayJob(TrainJob(config.anchored()), mailbox, decodings)},
         torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
         scaling_config=ray.train.ScalingConfig(num_workers=workers if fewest < most else most, use_gpu=use_gpu),
         run_config=ray.train.RunConfig(
@@ -98,6 +106,13 @@ def train(config: RunConfig, on_message: Callable[[dict[str, Any]], None]) -> di
         kind, message = result.return_value["mistake"]
         raise getattr(errors, kind)(message)
     return dict(result.return_value)
+
+
+def _decodings(config: RunConfig, use_gpu: bool) -> tuple[Any, int] | None:
+    settings = config.training
+    if settings.feed.decode == "trainer" or not Prepared.of(config).has(ENCODED):
+        return None
+    return decode_tasks.start(settings.max_workers, use_gpu, settings.feed.decode_cpus)
 
 
 def _worker_range(settings: PretrainConfig) -> tuple[int, int]:

@@ -1,20 +1,21 @@
 """One rank of a pretraining run, whoever started it: Ray Train, a test, or `python -m raysl.train.session` alone."""
 
-import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 
 from raysl.catalog import OBJECTIVES
 from raysl.config import PluginConfig
-from raysl.data.frequencies import token_frequencies
-from raysl.data.pixels import PixelRows, channel_statistics
+from raysl.data.pixels import PixelRows
+from raysl.data.prepared import IN_PROCESS, PIXELS, TOKENIZER, TOKENS, Decoder, Prepared
 from raysl.data.rows import Rows
 from raysl.data.shards import TokenRows
+from raysl.data.statistics import ImageStatistics, TextStatistics, statistics_of
 from raysl.models import load as models
 from raysl.models.encoder import Encoder
 from raysl.models.text import TextEncoder
@@ -30,7 +31,7 @@ from raysl.train.reporting import reporting
 from raysl.train.signals import asked_to_end, listen
 from raysl.train.world import World, single
 
-PRETRAIN, PREPARE, EXPORT = "pretrain", "prepare", "export"
+PRETRAIN, EXPORT = "pretrain", "export"
 
 
 @dataclass(frozen=True)
@@ -40,64 +41,64 @@ class TrainJob:
     config: RunConfig
 
 
-def build_objective(config: RunConfig) -> Objective:
+def build_objective(config: RunConfig, prepared: Prepared) -> Objective:
     """Fresh weights from the run's seed, the same on every rank."""
-    settings = config.training
-    folder = config.folder / PREPARE
-    read = _image_encoder if settings.model.modality == "images" else _text_encoder
+    settings, statistics = config.training, statistics_of(prepared)
     torch.manual_seed(config.seed)
-    encoder = read(settings.model, folder)
+    encoder = build_encoder(settings.model, statistics)
+    is_text = settings.model.modality == "text"
     if settings.init_from is not None:
-        start.load_weights(encoder, Path(settings.init_from), folder / start.TOKENIZER)
+        start.load_weights(encoder, Path(settings.init_from), prepared.file(TOKENIZER) if is_text else None)
     objective = cast(Objective, OBJECTIVES.load(settings.objective.type)(settings.objective, encoder))
-    objective.look_up(folder)
+    if is_text:
+        objective.look_up(prepared.file(TOKENIZER).parent)
     return objective
 
 
-def _text_encoder(model: PluginConfig, prepared: Path) -> Encoder:
-    vocab_size = len(json.loads((prepared / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"])
-    encoder = models.build(model, vocab_size)
+def build_encoder(model: PluginConfig, statistics: TextStatistics | ImageStatistics) -> Encoder:
+    if isinstance(statistics, ImageStatistics):
+        return models.build(model, ImageFormat(**vars(statistics)))
+    encoder = models.build(model, len(statistics.frequencies))
     if isinstance(encoder, TextEncoder):
-        encoder.weigh_tokens(token_frequencies(prepared / "tokens" / "train", vocab_size))
+        encoder.weigh_tokens(np.array(statistics.frequencies))
     return encoder
 
 
-def _image_encoder(model: PluginConfig, prepared: Path) -> Encoder:
-    rows = PixelRows(prepared / "pixels" / "train")
-    mean, std = channel_statistics(rows)
-    return models.build(model, ImageFormat(rows.form.size, rows.form.channels, rows.form.patch_size, mean, std))
-
-
-def open_rows(prepared: Path, split: str, objective: Objective) -> Rows:
+def open_rows(prepared: Prepared, split: str, objective: Objective) -> Rows:
     """The rows of a split as `objective` reads them; DataError where there are none."""
     kind = objective.row_kind
     if kind == "pixels":
-        return PixelRows(prepared / "pixels" / split)
-    return TokenRows(prepared / "tokens" / split, kind, objective.row_length, objective.min_tokens)
+        return PixelRows(prepared.shards(PIXELS, split))
+    return TokenRows(prepared.shards(TOKENS, split), kind, objective.row_length, objective.min_tokens)
 
 
-def train_rank(job: TrainJob, world: World, send: Callable[[dict[str, Any]], object] = lambda _: None) -> dict[str, Any]:
+def train_rank(
+    job: TrainJob, world: World, send: Callable[[dict[str, Any]], object] = lambda _: None, decoder: Decoder = IN_PROCESS
+) -> dict[str, Any]:
     """Trains this rank to the end; rank 0 writes metrics.jsonl and the model, and returns the last metrics."""
-    config = job.config
+    config, prepared = job.config, Prepared.of(job.config, decoder)
     if world.device.type == "cpu":
         torch.set_num_threads(1)  # two threads on two busy cores are many times slower than one
         keep_freed_memory()
-    objective = build_objective(config)
-    rows, held_out = (open_rows(config.folder / PREPARE, split, objective) for split in ("train", "validation"))
+    objective = build_objective(config, prepared)
+    rows, held_out = (open_rows(prepared, split, objective) for split in ("train", "validation"))
     trainer = Trainer(
         objective, rows, held_out, config.training, config.seed, world,
-        checkpoints=config.folder / PRETRAIN / "checkpoints", labelled=labelled_rows(config, objective),
+        checkpoints=config.folder / PRETRAIN / "checkpoints", labelled=labelled_rows(config, prepared, objective),
     )  # fmt: skip
     if config.training.record_rows:
         trainer.record = RowRecord(config.folder / PRETRAIN / "rows", trainer.step, world.rank, world.size)
     with reporting(config, trainer, send):
         last = trainer.run()
+    for read in (rows, held_out):
+        read.close()
     if world.rank == 0:
         description = models.describe(
             objective.encoder, objective=config.training.objective.model_dump(mode="json"), step=trainer.step
         )
         models.save(objective.encoder, config.folder / PRETRAIN, description)
-        start.export(objective.encoder, config.folder / PRETRAIN / EXPORT, config.folder / PREPARE / start.TOKENIZER)
+        tokenizer = prepared.file(TOKENIZER) if config.training.model.modality == "text" else None
+        start.export(objective.encoder, config.folder / PRETRAIN / EXPORT, tokenizer)
     return {**last, "train_rows": len(rows), "parameters": sum(p.numel() for p in objective.parameters())}
 
 

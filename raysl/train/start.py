@@ -66,10 +66,11 @@ def vocabulary(path: Path) -> dict[str, int]:
     return {**given["model"]["vocab"], **{token["content"]: token["id"] for token in given.get("added_tokens", ())}}
 
 
-def load_weights(encoder: Encoder, folder: Path, tokenizer: Path) -> None:
+def load_weights(encoder: Encoder, folder: Path, tokenizer: Path | None) -> None:
     """Puts the weights of `folder` into `encoder`; what it lacks (a head, some special tokens) stays as it was drawn."""
     state, own = layouts.read_weights(folder, encoder.config.type), encoder.state_dict()
     if isinstance(encoder, TextEncoder):
+        assert tokenizer is not None
         found = torch.tensor(places(folder / TOKENIZER, tokenizer))
         state |= {name: _moved(own[name], state[name], found) for name in BY_TOKEN if name in state}
     wrong = [name for name, w in own.items() if name not in OPTIONAL and (name not in state or state[name].shape != w.shape)]
@@ -84,9 +85,9 @@ def _moved(own: Tensor, theirs: Tensor, found: Tensor) -> Tensor:
     return rows
 
 
-def export(encoder: Encoder, folder: Path, tokenizer: Path) -> None:
+def export(encoder: Encoder, folder: Path, tokenizer: Path | None) -> None:
     """Writes `encoder` and its tokenizer as transformers reads them; nothing where the model is ours alone."""
-    if not layouts.export(encoder, folder) or not isinstance(encoder, TextEncoder):
+    if not layouts.export(encoder, folder) or not isinstance(encoder, TextEncoder) or tokenizer is None:
         return
     storage.write_text(folder / TOKENIZER, tokenizer.read_text(encoding="utf-8"))
     names = sorted(vocabulary(tokenizer).items(), key=lambda item: item[1])[:NUM_SPECIAL]
