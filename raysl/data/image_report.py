@@ -38,7 +38,8 @@ def write(folder: Path, units: Sequence[Path], plan: Path, seed: int,
         examples.merge(one["examples"])
     labels = summed(one["labels"] for one in shards)
     storage.write_json(folder / REPORT, {
-        **counts, "drop_rates": {reason: n / max(counts["documents_in"], 1) for reason, n in counts["dropped"].items()},
+        "rows_name": "images", **counts,
+        "drop_rates": {reason: n / max(counts["documents_in"], 1) for reason, n in counts["dropped"].items()},
         "examples": {reason: [_example(row) for row in rows] for reason, rows in examples.found.items()},
         "labels": dict(sorted(labels.items(), key=lambda item: (-item[1], item[0]))),
         "clusters": planned["clusters"], "without_hash": planned["without_hash"], "usage": dict(usage),
