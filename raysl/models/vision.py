@@ -26,6 +26,11 @@ class ImageFormat:
     std: tuple[float, ...]
     """Standard deviation of each channel, on the scale 0 to 1."""
 
+    @classmethod
+    def of(cls, said: Mapping[str, Any]) -> "ImageFormat":
+        """From plain values, as model.json holds them."""
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in said.items()})
+
 
 class VisionEncoder(Encoder):
     """Shared by ResNet and ViT: normalisation of pixels, and the way from features to an embedding."""

@@ -57,7 +57,7 @@ def build_objective(config: RunConfig, prepared: Prepared) -> Objective:
 
 def build_encoder(model: PluginConfig, statistics: TextStatistics | ImageStatistics) -> Encoder:
     if isinstance(statistics, ImageStatistics):
-        return models.build(model, ImageFormat(**vars(statistics)))
+        return models.build(model, ImageFormat.of(vars(statistics)))
     encoder = models.build(model, len(statistics.frequencies))
     if isinstance(encoder, TextEncoder):
         encoder.weigh_tokens(np.array(statistics.frequencies))
