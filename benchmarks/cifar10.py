@@ -32,7 +32,8 @@ COMMON = {"probe": None, "evaluate_every_steps": 10**9, "log_every_steps": 10, "
 SETTINGS = {
     "simclr": {"max_steps": 540, "optimizer": {"learning_rate": 3e-3, "warmup_share": 0.1}},
     "mae": {
-        "max_steps": 900, "optimizer": {"learning_rate": 2e-3, "warmup_share": 0.1, "weight_decay": 0.05, "betas": (0.9, 0.95)},
+        "max_steps": 900,
+        "optimizer": {"learning_rate": 2e-3, "warmup_share": 0.1, "weight_decay": 0.05, "betas": (0.9, 0.95)},
     },
 }  # fmt: skip
 FINETUNE = {"num_classes": 10, "epochs": 30, "learning_rate": 5e-4, "probe_strength": 100}

@@ -29,7 +29,8 @@ class ImageFormat:
     @classmethod
     def of(cls, said: Mapping[str, Any]) -> "ImageFormat":
         """From plain values, as model.json holds them."""
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in said.items()})
+        sizes = {name: int(said[name]) for name in ("size", "channels", "patch_size")}
+        return cls(**sizes, mean=tuple(said["mean"]), std=tuple(said["std"]))
 
 
 class VisionEncoder(Encoder):
