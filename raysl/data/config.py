@@ -33,8 +33,10 @@ class DeduplicateConfig(Config):
 
 
 class TokenizerConfig(Config):
-    """A subword vocabulary trained on the train split."""
+    """A subword vocabulary trained on the train split, or one that is there already."""
 
+    path: str | None = None
+    """A tokenizer.json to use instead of training one (for `pretrain.init_from`); the other keys then stay as they are."""
     type: str = Field("bpe", pattern="^(bpe|wordpiece)$")
     """`bpe` (byte-level, no unknown tokens) or `wordpiece`."""
     vocab_size: int = Field(16000, ge=300)
@@ -43,6 +45,19 @@ class TokenizerConfig(Config):
     """Whether case is dropped; generation wants it kept."""
     max_training_mb: float = Field(30.0, gt=0)
     """Text the vocabulary is trained on at most, in MB."""
+
+    @model_validator(mode="after")
+    def _given_or_trained(self) -> "TokenizerConfig":
+        fields = type(self).model_fields
+        set_too = [n for n in fields if n != "path" and getattr(self, n) != fields[n].default]
+        if self.path is not None and set_too:
+            raise ValueError(f"path takes a tokenizer as it is, so {', '.join(set_too)} would have no effect; leave it out")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _leave_out_what_is_off(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A path that is absent leaves no mark, so that runs made before the key existed are still known as done."""
+        return {key: value for key, value in handler(self).items() if value is not None}
 
 
 class SplitConfig(Config):
@@ -93,6 +108,8 @@ class ImagesConfig(Config):
     """Pixels along each side of a patch; divides `size`. Default: the whole picture is one patch."""
     resize: Literal["crop", "pad", "stretch"] = "crop"
     """How a picture becomes a square: its middle, all of it on black, or squeezed."""
+    store: Literal["pixels", "encoded"] = "pixels"
+    """What shards hold: pixels, ready to be read; or the pictures as they were found, smaller, decoded while training."""
     max_pixels: int = Field(50_000_000, ge=1, le=89_478_485)
     """Pixels of a whole picture, at most: a larger one is refused by its header."""
     min_side: int = Field(1, ge=1)
@@ -102,7 +119,7 @@ class ImagesConfig(Config):
     min_contrast: float = Field(0.0, ge=0, le=127)
     """Standard deviation of the grey values (0 to 255) that a picture needs; 2 drops blank ones."""
     min_sharpness: float = Field(0.0, ge=0)
-    """Variance of the Laplacian, at 256 pixels on the longer side, that a picture needs; 20 drops badly blurred photos."""
+    """Variance of the Laplacian, at 256 pixels on the longer side, that a picture needs; 50 drops badly blurred photos."""
     max_distance: int | None = Field(4, ge=0, le=10)
     """Bits of the 64-bit perceptual hash in which near-duplicates differ at most; null removes only equal pictures."""
 

@@ -12,6 +12,7 @@ from raysl import storage
 from raysl.catalog import FILTERS, SOURCES
 from raysl.data import prepare_report
 from raysl.data.config import PrepareConfig
+from raysl.data.given_tokenizer import read_given_tokenizer
 from raysl.data.publish import publish
 from raysl.data.sources import Source
 from raysl.data.steps import WORK, Recipe
@@ -70,6 +71,8 @@ def inputs_of(config: PrepareConfig, source: Source) -> dict[str, str]:
     for number, one in enumerate(config.filters):
         if hasattr(one, "fingerprint"):  # a filter that reads a file
             inputs[f"filters.{number}"] = one.fingerprint()
+    if config.tokenizer.path is not None:
+        inputs["tokenizer"] = storage.hash_json(read_given_tokenizer(Path(config.tokenizer.path)))
     if config.decontaminate is not None:
         evaluation = config.decontaminate.source
         inputs["decontaminate"] = SOURCES.load(evaluation.type)(evaluation).fingerprint()

@@ -1,6 +1,7 @@
 """A subword vocabulary trained on the train split, and token shards of all splits."""
 
 import hashlib
+import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -95,12 +96,14 @@ class TokenizerTrainer:
     config: TokenizerConfig
     seed: int
     train_bytes: int
+    given: str | None = None
+    """Text of the tokenizer.json to be used instead."""
 
     def __call__(self, units: Sequence[Path], plan: Path, path: Path) -> dict[str, Any]:
-        """Writes tokenizer.json from (a seeded share of) the train split."""
-        tokenizer = train_tokenizer(self._texts(units, plan), self.config)
-        storage.write_text(path, tokenizer.to_str(pretty=True))
-        return {"vocab_size": tokenizer.get_vocab_size()}
+        """Writes tokenizer.json: the given one, or one from (a seeded share of) the train split."""
+        text = self.given or train_tokenizer(self._texts(units, plan), self.config).to_str(pretty=True)
+        storage.write_text(path, text)
+        return {"vocab_size": len(json.loads(text)["model"]["vocab"])}
 
     def _texts(self, units: Sequence[Path], plan: Path) -> Iterator[str]:
         share = self.config.max_training_mb * 1e6 / max(self.train_bytes, 1)

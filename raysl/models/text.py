@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from raysl.models.config import BertConfig, GptConfig, TransformerConfig
 from raysl.models.encoder import Encoder
-from raysl.models.transformer import BERT_STYLE, GPT_STYLE, Block, BlockStyle, initialize
+from raysl.models.transformer import BERT_STYLE, GPT_STYLE, Block, BlockStyle, as_bias, initialize
 
 PAD, UNK, CLS, SEP, MASK = range(5)
 """Ids of the special tokens in every tokenizer that `prepare` trains."""
@@ -51,19 +51,31 @@ class TextEncoder(Encoder):
     def facts(self) -> Mapping[str, int]:
         return {"vocab_size": self.vocab_size}
 
-    def encode(self, tokens: Tensor, documents: Tensor | None = None) -> Tensor:
-        """Contextual vectors (batch, length, width).
+    def encode(self, tokens: Tensor, documents: Tensor | None = None, at: Tensor | None = None) -> Tensor:
+        """Contextual vectors (batch, length, width); with `at` (batch, length) only those where it is True (places, width).
 
         `documents` (batch, length) numbers the documents packed into a row: no token attends to another document and
         positions restart at each. Without it a row is one document, PAD is not attended to, and a document longer than
         `context_length` is read in windows of that length.
         """
         mask, positions = self._mask_and_positions(tokens, documents)
-        x: Tensor = self.tokens(tokens) + self.positions(positions)
+        x = self.tokens(tokens) + self.positions(positions)
+        return self._through_blocks(x, as_bias(mask, x) if torch.is_grad_enabled() else mask, False, at)
+
+    def encode_whole(self, tokens: Tensor) -> Tensor:
+        """The same for rows that are one document of at most `context_length` tokens each, none of them PAD: needs no mask.
+
+        A causal model may have PAD at the end of a row, whose vectors then mean nothing.
+        """
+        return self._through_blocks(self.tokens(tokens) + self.positions.weight[: tokens.shape[1]], None, self.causal)
+
+    def _through_blocks(self, x: Tensor, mask: Tensor | None, causal: bool, at: Tensor | None = None) -> Tensor:
         if not self.style.pre_norm:
             x = self.norm(x)
-        for block in self.blocks:
-            x = block(x, mask)
+        for place, block in enumerate(self.blocks, 1):
+            x = block(x, mask, causal, at if place == len(self.blocks) else None)
+        if at is not None and not len(self.blocks):
+            x = x[at]
         return self.norm(x) if self.style.pre_norm else x
 
     def _mask_and_positions(self, tokens: Tensor, documents: Tensor | None) -> tuple[Tensor, Tensor]:

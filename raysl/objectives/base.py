@@ -6,6 +6,7 @@ gradient accumulation and uneven counts, and equals one process with the whole b
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -54,6 +55,9 @@ class Objective(nn.Module):
         """Takes parts of the encoder that this loss does not reach out of training; DDP would wait for their gradients."""
         for part in parts:
             part.requires_grad_(False)
+
+    def look_up(self, file: Callable[[str], Path]) -> None:
+        """Reads what the task has to know of the prepared data besides its rows: file(name) is its path on this node."""
 
     @property
     def row_length(self) -> int:

@@ -27,6 +27,7 @@ def build(config: RunConfig) -> Path:
         drop_figure=Markup(figures.drop_bars(prepare.drops)) if prepare and prepare.drops else None,
         step_figure=Markup(figures.step_bars(prepare.steps)) if prepare and prepare.steps else None,
         curves={stage: Markup(figures.loss_curve(lines)) for stage, lines in curves.items()},
+        probes={stage: Markup(figures.probe_curve(lines)) for stage, lines in contents.probe_curves(folder).items()},
         few_label=few_label,
         few_label_figure=Markup(figures.few_label_bars(few_label)) if few_label else None,
         confusion_figure=Markup(figures.confusion_matrix(**confusion)) if confusion else None,

@@ -2,7 +2,7 @@
 
 import json
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -35,9 +35,18 @@ def timings(folder: Path) -> list[tuple[str, float]]:
 
 def loss_curves(folder: Path) -> dict[str, dict[str, list[tuple[int, float]]]]:
     """Stage -> name of a loss -> (step, value); of steps that ran again, after a restart, the last counts."""
+    return _curves(folder, lambda key: key.endswith("loss"))
+
+
+def probe_curves(folder: Path) -> dict[str, dict[str, list[tuple[int, float]]]]:
+    """Stage -> accuracy of the kNN probe and what naming the largest class gets -> (step, value)."""
+    return _curves(folder, lambda key: key in ("knn_accuracy", "knn_largest_class"))
+
+
+def _curves(folder: Path, wanted: Callable[[str], bool]) -> dict[str, dict[str, list[tuple[int, float]]]]:
     stages: dict[str, dict[str, list[tuple[int, float]]]] = {}
     for line in _metric_lines(folder / "metrics.jsonl"):
-        for key in (key for key, value in line.items() if key.endswith("loss") and isinstance(value, int | float)):
+        for key in (key for key, value in line.items() if wanted(key) and isinstance(value, int | float)):
             points = stages.setdefault(line["stage"], {}).setdefault(key, [])
             while points and points[-1][0] >= line["step"]:
                 points.pop()

@@ -58,6 +58,20 @@ def loss_curve(losses: Mapping[str, Sequence[tuple[int, float]]]) -> str:
     return _svg(figure)
 
 
+def probe_curve(lines: Mapping[str, Sequence[tuple[int, float]]]) -> str:
+    """Accuracy of the kNN probe over steps, with the share of the largest class as a dashed line."""
+    figure, axes = _figure(7, 3)
+    for colour, (name, points) in zip(COLOURS, lines.items(), strict=False):
+        steps, values = zip(*points, strict=True)
+        chance = name == "knn_largest_class"
+        axes.plot(steps, values, color=COLOURS[-1] if chance else colour, linestyle="--" if chance else "-",
+                  label="largest class" if chance else "kNN accuracy", marker=None if chance else ".")  # fmt: skip
+    axes.set_xlabel("step")
+    axes.set_ylabel("accuracy")
+    axes.legend(frameon=False)
+    return _svg(figure)
+
+
 def few_label_bars(rows: Sequence[FewLabel]) -> str:
     """Mean macro-F1 of each method at each label budget; the line on a bar is one standard deviation over the draws."""
     figure, axes = _figure(7, 3)

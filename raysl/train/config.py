@@ -130,6 +130,8 @@ class PretrainConfig(Config):
     """The pretext task."""
     model: AnyModel
     """The network."""
+    init_from: str | None = None
+    """Folder with weights to start from: config.json, model.safetensors and tokenizer.json in Hugging Face's layout."""
     optimizer: OptimizerConfig = OptimizerConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     probe: ProbeConfig | None = ProbeConfig()

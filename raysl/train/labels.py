@@ -8,8 +8,11 @@ from raysl.errors import ConfigError, DataError
 from raysl.objectives.base import Objective
 from raysl.run_config import RunConfig
 from raysl.schema import VALIDATION
-from raysl.train.classify import tokenize
+from raysl.train.inputs import tokenize
 from raysl.train.probe import LabelledRows, choose
+
+MAX_TOKENS = 256
+"""Tokens of a document that the probe reads: a few long documents would cost more than all others."""
 
 
 def labelled_rows(config: RunConfig, prepared: Prepared, objective: Objective) -> LabelledRows | None:
@@ -23,7 +26,8 @@ def labelled_rows(config: RunConfig, prepared: Prepared, objective: Objective) -
         rows: PixelRows | TokenRows = PixelRows(prepared.shards(PIXELS, VALIDATION))
     else:
         rows = TokenRows(prepared.shards(TOKENS, VALIDATION), "documents", objective.row_length)
-    return choose([rows.row(place) for place in range(len(rows))], rows.labels, settings.max_rows)
+    cut = MAX_TOKENS if objective.unit == "tokens" else None
+    return choose([rows.row(place)[:cut] for place in range(len(rows))], rows.labels, settings.max_rows)
 
 
 def _of_source(config: RunConfig, source: PluginConfig, prepared: Prepared, objective: Objective) -> LabelledRows:
@@ -42,4 +46,4 @@ def _of_source(config: RunConfig, source: PluginConfig, prepared: Prepared, obje
             "pretrain.probe.source needs two labels or more with two rows each. Set its label_column, or leave the source "
             "out to use the labels of the validation split."
         )
-    return LabelledRows(tokenize(tokenizer, list(found.rows), objective.row_length), found.targets)
+    return LabelledRows(tokenize(tokenizer, list(found.rows), MAX_TOKENS), found.targets)

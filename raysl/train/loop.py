@@ -55,7 +55,6 @@ class Trainer:
         self.average = WeightAverage(self.objective, config.ema_decay) if config.ema_decay else None
         self.precision = resolve_precision(config.precision, self.world.device)
         self.watch = Watch(config.health, config.optimizer.learning_rate)
-        self.evaluate = Evaluator(self.objective, self.held_out, self.labelled, config, self.world, self.precision)
         self._best: float | None = None
         self._saved, self._told = -1, STAYS
         self._resume()
@@ -152,10 +151,14 @@ class Trainer:
         self.watch.data_wait(self.step, data_wait, window.seconds)
         return leaving
 
+    def measure(self) -> dict[str, float]:
+        """Held-out loss, spread, rank and probe of the weights as they stand; nothing of them changes."""
+        return Evaluator(self.objective, self.held_out, self.labelled, self.config, self.world, self.precision)()
+
     def _evaluate(self) -> dict[str, float]:
         """Measures the weights that would be kept, and saves them when they are the best so far."""
         with self.meter.paused(), self.average.applied() if self.average is not None else nullcontext():
-            values = self.evaluate()
+            values = self.measure()
         if not values:
             return {}
         self.report({"step": self.step, **values})

@@ -7,6 +7,7 @@ from raysl.data.prepared import Prepared
 from raysl.progress import Progress, say
 from raysl.run_config import RunConfig
 from raysl.stage import Manifest, Stage, check_same_config, section
+from raysl.train import start
 from raysl.train.config import PretrainConfig
 
 OUTPUTS = ("model.safetensors", "model.json")
@@ -15,7 +16,9 @@ OUTPUTS = ("model.safetensors", "model.json")
 def stage_of(config: RunConfig) -> Stage:
     """Raises StageError where there are no prepared outputs."""
     settings = {"seed": config.seed, **section(config, "pretrain")}
-    return Stage(config.folder, "pretrain", settings, {"prepare": Prepared.of(config).manifest.content_hash})
+    prepared = Prepared.of(config)
+    inputs = {"prepare": prepared.manifest.content_hash, **start.check(config.training, prepared)}
+    return Stage(config.folder, "pretrain", settings, inputs)
 
 
 def pretrain(config: RunConfig, redo: bool = False) -> Manifest:
@@ -60,16 +63,6 @@ def _show(progress: Progress, message: dict[str, Any]) -> None:
         say(f"pretrain: peak learning rate {message['peak_rate']:.3g}")
         progress.start_at(message["start"])
     else:
+        from raysl.train.reporting import note_of
+
         progress.set(message["step"], note_of(message))
-
-
-def note_of(message: dict[str, Any]) -> str:
-    """One line of numbers, from training or from an evaluation."""
-    if "loss" in message:
-        unit = "tokens" if "tokens_per_second" in message else "images"
-        return (
-            f"loss {message['loss']:.3f}  {message[f'{unit}_per_second']:,.0f} {unit}/s  "
-            f"data wait {message['data_wait']:.0%}  rate {message['learning_rate']:.2g}  norm {message['gradient_norm']:.2g}"
-        )
-    names = {"held_out_loss": "held-out loss", "knn_accuracy": "kNN", "embedding_spread": "spread", "effective_rank": "rank"}
-    return "  ".join(f"{short} {message[name]:.3f}" for name, short in names.items() if name in message)

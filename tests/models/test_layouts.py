@@ -1,6 +1,5 @@
 """Weights go to transformers and come back: same logits, same loss, same gradients, on both sides."""
 
-import contextlib
 import importlib.util
 from pathlib import Path
 
@@ -18,7 +17,6 @@ from raysl.models.text import Bert, Gpt
 needs_transformers = pytest.mark.skipif(
     importlib.util.find_spec("transformers") is None, reason="transformers is not installed (raysl[test])"
 )
-OPERATORS = torch.library.Library("torchvision", "FRAGMENT")
 VOCAB = 61
 SIZES = {"num_layers": 2, "width": 32, "num_heads": 4, "context_length": 24, "feedforward_ratio": 3.0}
 KINDS = {"gpt": (Gpt, GptConfig), "bert": (Bert, BertConfig)}
@@ -35,16 +33,10 @@ def ours(kind: str, seed: int = 0) -> nn.Module:
     return encoder.eval()
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _torchvision_operators() -> None:
-    """transformers imports torchvision, and a torchvision of another build than torch lacks these two."""
-    for name in ("nms", "qnms"):
-        with contextlib.suppress(RuntimeError):  # defined already
-            OPERATORS.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-
-
 def theirs(kind: str) -> nn.Module:
     import transformers
+
+    import tests.torchvision_operators  # noqa: F401
 
     torch.manual_seed(1)
     if kind == "gpt":
@@ -64,6 +56,8 @@ def theirs(kind: str) -> nn.Module:
 
 def auto(kind: str, folder: Path) -> nn.Module:
     import transformers
+
+    import tests.torchvision_operators  # noqa: F401
 
     auto_class = transformers.AutoModelForCausalLM if kind == "gpt" else transformers.AutoModelForMaskedLM
     model, notes = auto_class.from_pretrained(folder, output_loading_info=True)

@@ -128,6 +128,14 @@ def test_steps_that_ran_again_count_once(config: RunConfig) -> None:
     assert curves == {"loss": [(20, 4.0), (40, 3.0), (60, 2.0)], "validation_loss": [(60, 2.5)]}
 
 
+def test_the_probe_has_a_curve_of_its_own(config: RunConfig) -> None:
+    fill(config.folder)
+    with open(config.folder / "metrics.jsonl", "a") as file:
+        file.write('{"stage": "pretrain", "step": 70, "knn_accuracy": 0.5, "knn_largest_class": 0.2, "knn_k": 20}\n')
+    assert contents.probe_curves(config.folder)["pretrain"]["knn_accuracy"] == [(70, 0.5)]
+    assert "kNN accuracy" in Page(build(config).read_text(encoding="utf-8")).words
+
+
 def test_few_label_rows_hold_mean_and_spread(config: RunConfig) -> None:
     fill(config.folder)
     rows, _ = contents.evaluation(config.folder)

@@ -138,7 +138,7 @@ def test_measuring_leaves_the_statistics_of_batch_norm_alone(shards: Path) -> No
     trainer.run()
     before = state(trainer)
     trainer.held_out = PixelRows(shards)
-    trainer._evaluate()
+    trainer.measure()
     for name, value in state(trainer).items():
         assert torch.equal(value, before[name]), name
     assert np.isfinite(float(before["encoder.bn1.running_mean"].sum()))

@@ -1,8 +1,7 @@
 """The loop: what it learns, and that neither workers, micro-batches nor a stop in between change it."""
 
-import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -102,75 +101,136 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch(shards: Path, kind: 
 
 @dataclass(frozen=True)
 class Plan:
-    """What the ranks of one start do."""
+    """One run that ranks do together; `name` is the folder of its checkpoints and of the rows that each rank wrote down."""
 
+    name: str
     kind: str
-    shards: Path
-    settings: dict[str, object]
-    checkpoints: Path | None = None
-    rows: Path | None = None
+    settings: dict[str, object] = field(default_factory=dict)
     stop_at: int = 0
 
 
-def _rank(rank: int, size: int, plan: Plan, port: str, out: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{port}", rank=rank, world_size=size)
-    world = World(rank, size, torch.device("cpu"))
-    trainer = trainer_of(plan.shards, plan.kind, config_of(plan.kind, **plan.settings), world, checkpoints=plan.checkpoints)
+FIVE_STEPS = {"max_steps": 20, "checkpoint": {"every_steps": 5}}
+FIVE_PARTS = {**ONE_STEP, "accumulation_steps": 5}
+TWO_RANKS = (
+    Plan("contrast", "contrastive_text"),
+    Plan("bert", "bert"),
+    Plan("gpt parts", "gpt", FIVE_PARTS),
+    Plan("bert parts", "bert", FIVE_PARTS),
+    Plan("whole", "bert", FIVE_STEPS),
+    Plan("2 then 2", "bert", FIVE_STEPS, stop_at=7),
+    Plan("2 then 2", "bert", FIVE_STEPS),
+    Plan("2 then 1", "bert", FIVE_STEPS, stop_at=7),
+    Plan("1 then 2", "bert", FIVE_STEPS),
+)
+THREE_RANKS = (Plan("contrast", "contrastive_text"),)
+
+
+class Stop(Exception):
+    """The end of a run that is cut off."""
+
+
+def carry_out(plan: Plan, shards: Path, folder: Path, world: World) -> None:
+    """Runs a plan on this rank, on from its newest checkpoint, and keeps what came out as <name>.<rank>."""
+    config = config_of(plan.kind, **plan.settings)
+    trainer = trainer_of(shards, plan.kind, config, world, checkpoints=folder / plan.name)
     losses: list[float] = []
     trainer.report = lambda m: losses.append(m["loss"])
-    if plan.rows is not None:
-        trainer.record = RowRecord(plan.rows, trainer.step, rank, size)
-    if plan.settings["max_steps"] == 1:
-        torch.save(gradients(trainer), f"{out}.{rank}")
+    rows = RowRecord(folder / f"{plan.name} rows", trainer.step, world.rank, world.size)
+
+    def note(step: int, numbers: Sequence[int]) -> None:
+        rows(step, numbers)
+        if step == plan.stop_at:
+            raise Stop
+
+    trainer.record = note
+    if plan.settings.get("max_steps") == 1:
+        found: object = gradients(trainer)
     elif plan.stop_at:
-        record = trainer.record
-
-        def record_and_stop(step: int, rows: Sequence[int]) -> None:
-            record(step, rows)
-            if step == plan.stop_at:
-                trainer.writer = trainer.writer and trainer.writer.wait()
-                os._exit(0)  # as a kill would: nothing is tidied up
-
-        trainer.record = record_and_stop
-        trainer.run()
+        with pytest.raises(Stop):
+            trainer.run()
+        return
     else:
         trainer.run()
-        torch.save({"weights": weights(trainer), "losses": losses}, f"{out}.{rank}")
+        found = {"weights": weights(trainer), "losses": losses}
+    torch.save(found, folder / f"{plan.name}.{world.rank}")
+
+
+def _rank(rank: int, size: int, plans: Sequence[Plan], shards: Path, folder: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store-{size}", rank=rank, world_size=size)
+    for plan in plans:
+        carry_out(plan, shards, folder, World(rank, size, torch.device("cpu")))
+        dist.barrier()
     dist.destroy_process_group()
 
 
-def run_ranks(size: int, plan: Plan, folder: Path, name: str = "ranks") -> Path:
-    out = folder / name
-    arguments = (size, plan, str(folder / f"{name}-store"), str(out))
-    mp.start_processes(_rank, args=arguments, nprocs=size, start_method="spawn")
-    return out
+@pytest.fixture(scope="module")
+def two_ranks(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two processes did together; a process costs seconds to start, so all plans share them."""
+    folder = tmp_path_factory.mktemp("two")
+    carry_out(Plan("1 then 2", "bert", FIVE_STEPS, stop_at=7), shards, folder, single("cpu"))
+    mp.start_processes(_rank, args=(2, TWO_RANKS, shards, folder), nprocs=2, start_method="spawn")
+    carry_out(Plan("2 then 1", "bert", FIVE_STEPS), shards, folder, single("cpu"))
+    return folder
 
 
-SIX_STEPS = {"max_steps": 6}
+@pytest.fixture(scope="module")
+def three_ranks(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("three")
+    mp.start_processes(_rank, args=(3, THREE_RANKS, shards, folder), nprocs=3, start_method="spawn")
+    return folder
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "size"), [("contrastive_text", 2), ("contrastive_text", 3), ("bert", 2)])
-def test_several_ranks_train_as_one_process_with_the_whole_batch(shards: Path, kind: str, size: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "kind", "ranks"), [
+    ("contrast", "contrastive_text", "two_ranks"), ("contrast", "contrastive_text", "three_ranks"),
+    ("bert", "bert", "two_ranks"),
+])  # fmt: skip
+def test_several_ranks_train_as_one_process_with_the_whole_batch(
+    shards: Path, name: str, kind: str, ranks: str, request: pytest.FixtureRequest
+) -> None:
     """Six steps: same losses and same weights. A gather without gradient keeps the loss and fails the weights."""
+    together = torch.load(request.getfixturevalue(ranks) / f"{name}.0")
     alone_losses: list[float] = []
     alone = trainer_of(shards, kind, config_of(kind), single("cpu"), report=lambda m: alone_losses.append(m["loss"]))
     alone.run()
-    together = torch.load(f"{run_ranks(size, Plan(kind, shards, SIX_STEPS), tmp_path)}.0")
     assert together["losses"] == pytest.approx(alone_losses, abs=2e-5)
     torch.testing.assert_close(together["weights"], weights(alone), atol=2e-4, rtol=1e-3)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["gpt", "bert"])
-def test_micro_batches_on_two_ranks_give_the_gradient_of_the_whole_batch(shards: Path, kind: str, tmp_path: Path) -> None:
+def test_micro_batches_on_two_ranks_give_the_gradient_of_the_whole_batch(shards: Path, kind: str, two_ranks: Path) -> None:
     """Check 5: uneven target counts between ranks and between the five micro-batches of each, which are uneven too."""
     alone = gradients(trainer_of(shards, kind, config_of(kind, **ONE_STEP), single("cpu")))
-    out = run_ranks(2, Plan(kind, shards, {**ONE_STEP, "accumulation_steps": 5}), tmp_path)
     for rank in range(2):
-        for first, second in zip(alone, torch.load(f"{out}.{rank}"), strict=True):
+        for first, second in zip(alone, torch.load(two_ranks / f"{kind} parts.{rank}"), strict=True):
             torch.testing.assert_close(first, second, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["1 then 2", "2 then 1", "2 then 2"])
+def test_a_run_that_is_cut_off_goes_on_with_another_number_of_ranks_and_loses_no_row(
+    shards: Path, name: str, two_ranks: Path, tmp_path: Path
+) -> None:
+    """Check 7, by the rows that each rank wrote down: cut at step 7 of 20, the newest checkpoint is that of step 5."""
+    alone = trainer_of(shards, "bert", config_of("bert", **FIVE_STEPS), single("cpu"))
+    alone.record = RowRecord(tmp_path, 0, 0, 1)
+    alone.run()
+    rows = two_ranks / f"{name} rows"
+    assert {path.name.split("-")[1] for path in rows.iterdir()} == {"000000000", "000000005"}
+    seen = record.read(rows)
+    assert seen == record.read(tmp_path)
+    in_order = [row for step in sorted(seen) for row in seen[step]]
+    epochs = len(in_order) // len(alone.rows)
+    assert epochs >= 1
+    assert set(np.bincount(in_order, minlength=len(alone.rows)).tolist()) <= {epochs, epochs + 1}
+
+
+@pytest.mark.slow
+def test_two_ranks_that_go_on_end_bit_equal(two_ranks: Path) -> None:
+    cut, whole = (torch.load(two_ranks / f"{name}.0")["weights"] for name in ("2 then 2", "whole"))
+    assert torch.equal(cut, whole)
 
 
 RESUMED = [
@@ -201,34 +261,6 @@ def test_a_resumed_run_ends_bit_equal(shards: Path, kind: str, more: dict[str, o
     assert torch.equal(weights(whole), weights(again))
     assert resumed_rates == rates[4:]
     assert rates[-1] == pytest.approx(again.peak_rate * config.optimizer.min_learning_rate_share)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1), (2, 2)])
-def test_a_killed_run_goes_on_with_another_number_of_ranks_and_loses_no_row(
-    shards: Path, before: int, after: int, tmp_path: Path
-) -> None:
-    """Check 7, by the rows that each rank wrote down: killed at step 7 of 20, the newest checkpoint is that of step 5."""
-    settings = {"max_steps": 20, "checkpoint": {"every_steps": 5}}
-    plan = Plan("bert", shards, settings, tmp_path / "checkpoints", tmp_path / "rows", stop_at=7)
-    run_ranks(before, plan, tmp_path, "before")
-    run_ranks(after, replace(plan, stop_at=0), tmp_path, "after")
-    alone = trainer_of(shards, "bert", config_of("bert", **settings), single("cpu"))
-    alone.record = RowRecord(tmp_path / "alone", 0, 0, 1)
-    alone.run()
-    seen = record.read(tmp_path / "rows")
-    assert {path.name.split("-")[1] for path in (tmp_path / "rows").iterdir()} == {"000000000", "000000005"}
-    assert seen == record.read(tmp_path / "alone")
-    num_rows = len(alone.rows)
-    in_order = [row for step in sorted(seen) for row in seen[step]]
-    whole_epochs = len(in_order) // num_rows
-    assert whole_epochs >= 1
-    counts = np.bincount(in_order, minlength=num_rows)
-    assert set(counts.tolist()) <= {whole_epochs, whole_epochs + 1}
-    if before == after:
-        continued = torch.load(f"{tmp_path / 'after'}.0")["weights"]
-        whole = torch.load(f"{run_ranks(2, Plan('bert', shards, settings), tmp_path, 'whole')}.0")["weights"]
-        assert torch.equal(continued, whole)
 
 
 def test_each_epoch_has_its_own_order_and_ranks_share_no_row(shards: Path) -> None:
@@ -273,7 +305,6 @@ def test_the_saved_model_is_the_average_and_the_best_where_asked(shards: Path, t
     settings = {"max_steps": 8, "evaluate_every_steps": 2, "checkpoint": {"every_steps": 8, "save_model": "best"}}
     trainer = trainer_of(shards, "bert", config_of("bert", ema_decay=0.9, **settings), single("cpu"))
     trainer.held_out, trainer.checkpoints = held_out, tmp_path
-    trainer.__post_init__()
     losses: dict[int, float] = {}
     trainer.report = lambda m: losses.__setitem__(m["step"], m["held_out_loss"]) if "held_out_loss" in m else None
     trainer.run()
@@ -282,7 +313,7 @@ def test_the_saved_model_is_the_average_and_the_best_where_asked(shards: Path, t
     assert best.step == min(losses, key=losses.__getitem__)
     kept = checkpoint.load(best, torch.device("cpu"))["average"]
     assert all(torch.equal(kept[name], value) for name, value in trainer.objective.state_dict().items())
-    assert trainer.evaluate()["held_out_loss"] == pytest.approx(losses[best.step])
+    assert trainer.measure()["held_out_loss"] == pytest.approx(losses[best.step])
 
 
 def test_a_notice_saves_at_the_next_logged_step_and_sigterm_ends_the_process(shards: Path, tmp_path: Path) -> None:
@@ -304,7 +335,6 @@ def test_a_collapsed_encoder_stops_the_run_and_names_the_key(shards: Path) -> No
     config = config_of("bert", max_steps=9, evaluate_every_steps=1, health={"patience": 2})
     trainer = trainer_of(shards, "bert", config, single("cpu"))
     trainer.held_out = TokenRows(shards, "packed", 16)
-    trainer.__post_init__()
     trainer.objective.embed = lambda inputs: torch.ones(len(inputs), 16) / 4  # type: ignore[method-assign]
     with pytest.raises(TrainingError, match=r"Embeddings have collapsed: at step 2 .*pretrain\.health\.patience"):
         trainer.run()

@@ -1,10 +1,14 @@
 """What a source of pictures is, and the small set that every machine has."""
 
+import gzip
+import importlib.util
 import io
 from collections.abc import Iterator
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from raysl import storage
@@ -45,12 +49,19 @@ class Digits(ImageSource):
         return storage.hash_text(f"scikit-learn digits {NUM_DIGITS}")
 
     def images(self, partition: Partition, bad: BadRows) -> Iterator[ImageRow]:
-        from sklearn.datasets import load_digits
-
-        digits = load_digits()
-        values = np.rint(digits.images * (255 / 16)).astype(np.uint8)
+        values, labels = _digits()
         for _, start, stop in partition:
             for number in range(start, stop):
                 file = io.BytesIO()
                 Image.fromarray(values[number]).save(file, "PNG")
-                yield f"digit-{number:04d}", file.getvalue(), str(digits.target[number])
+                yield f"digit-{number:04d}", file.getvalue(), str(labels[number])
+
+
+def _digits() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """Pictures (n, 8, 8) and digits; from the file that scikit-learn's `load_digits` reads, whose import takes seconds."""
+    found = importlib.util.find_spec("sklearn")
+    assert found is not None
+    assert found.submodule_search_locations is not None
+    with gzip.open(Path(found.submodule_search_locations[0]) / "datasets" / "data" / "digits.csv.gz", "rt") as file:
+        table = np.loadtxt(file, delimiter=",")
+    return np.rint(table[:, :-1] * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8), table[:, -1].astype(np.uint8)
