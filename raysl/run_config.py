@@ -80,7 +80,7 @@ class RunConfig(Config):
     def yardsticks(self) -> tuple[str, ...]:
         """Baselines of `evaluate`: those that were asked for, or all that fit the data."""
         asked = self.evaluate.baselines if self.evaluate is not None else None
-        return YARDSTICKS[self.prepare.source.modality] if asked is None else asked
+        return YARDSTICKS.get(self.prepare.source.modality, ()) if asked is None else asked
 
     @property
     def training(self) -> PretrainConfig:
