@@ -1,4 +1,4 @@
-"""Decisions that datatrove 0.10.1 made about a few texts: ours are the same, and datatrove's still are where it is installed."""
+"""Decisions of datatrove 0.10.1 about a few texts: ours are the same, and datatrove's still are where it is installed."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +13,7 @@ from raysl.data.filters.quality import Quality
 from raysl.data.filters.repetition import Repetition
 
 PROSE = (
-    "The ship that we had seen from the hill came into the harbour before noon, and the men of the town went down to meet it. "
+    "The ship that we had seen from the hill came into the harbour before noon, and the men of the town went down to it. "
     "Nobody could say where it had come from. Its captain, a tall man with a grey beard, asked for water and for bread. "
     "He paid in silver. When he was asked to stay for the night he laughed, shook his head and pointed to the west.\n"
 )
