@@ -53,7 +53,7 @@ def run() -> Iterator[Figure]:
     part = texts[::PEER_EVERY]
     megabytes = write_files(part, WORK / "part")
     script = Path(__file__).with_name("_datatrove_prepare.py")
-    used = measure([PYTHON, str(script), str(WORK / "part"), str(WORK / "datatrove"), str(path)])
+    used = measure([PYTHON, "-P", str(script), str(WORK / "part"), str(WORK / "datatrove"), str(path)])
     print(f"  datatrove: {len(part):,} documents, {megabytes:.1f} MB, {used['cpu_s']:.1f} CPU-s, {used['wall_s']:.1f} s")
     yield Figure(f"datatrove, every {PEER_EVERY}th document", megabytes / used["cpu_s"], "MB/CPU-s")
 
