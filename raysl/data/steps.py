@@ -87,9 +87,11 @@ class Step:
 
 def as_tasks(function: Callable[..., dict[str, Any]], calls: Sequence[tuple[Any, ...]]) -> Iterator[dict[str, Any]]:
     """Yields for each call, in no fixed order, what it returned (JSON under `stats`) and what it took."""
+    import pyarrow as pa
     import ray
 
     def task(row: dict[str, Any]) -> dict[str, Any]:
+        pa.default_memory_pool().release_unused()  # what the task before it left
         usage.reset_peak()
         before = time.process_time()
         stats = json.dumps(function(*pickle.loads(row["call"])))
