@@ -48,7 +48,7 @@ lint: $(STAMP)
 	$(BIN)/mypy
 
 test: lint $(TEST_STAMP)
-	$(BIN)/python -m pytest -m "not ray and not slow"
+	$(BIN)/python -m pytest -n 2 -m "not ray and not slow"
 	$(BIN)/python -m pytest -m "ray or slow"
 
 bench: $(STAMP)

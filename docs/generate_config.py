@@ -31,6 +31,8 @@ def page() -> str:
         for name in catalog.entries:
             config = catalog.config(name)
             lines += ["", f"### {catalog.kind}: {name}", "", _doc(config), "", *_table(config)]
+            for key, inner in _sections(config):
+                lines += ["", f"#### {key} of {catalog.kind} {name}", "", _doc(inner), "", *_table(inner)]
     return "\n".join(lines) + "\n"
 
 
@@ -43,18 +45,24 @@ def _sections(config: type[BaseModel], path: str = "") -> Iterator[tuple[str, ty
 
 
 def _config_class(annotation: Any) -> type[BaseModel] | None:
-    """The section a field holds; a block that a catalog names is none."""
-    for part in (annotation, *get_args(annotation)):
+    """The section a field holds or may hold instead of a plain value; a block that a catalog names is none."""
+    for part in (annotation, *get_args(annotation), *(i for outer in get_args(annotation) for i in get_args(outer))):
         if isinstance(part, type) and issubclass(part, BaseModel) and not issubclass(part, PluginConfig):
             return part
     return None
+
+
+def _is_section(annotation: Any) -> bool:
+    """Whether a field is nothing but a section: `num_workers` may be a number too, and has a row of its own."""
+    parts = {part for part in get_args(annotation) or (annotation,) if part is not type(None)}
+    return _config_class(annotation) is not None and len(parts) == 1
 
 
 def _table(config: type[BaseModel]) -> list[str]:
     rows = [
         f"| `{name}` | {_type(field)} | {_default(field)} | {_clean(field.description)} |"
         for name, field in config.model_fields.items()
-        if not (name == "type" and issubclass(config, PluginConfig)) and _config_class(field.annotation) is None
+        if not (name == "type" and issubclass(config, PluginConfig)) and not _is_section(field.annotation)
     ]
     return ["| key | values | default | meaning |", "|---|---|---|---|", *rows] if rows else ["No keys of its own."]
 
@@ -74,6 +82,12 @@ def _name(annotation: Any) -> str:
         return _name(inner[0])
     if origin in (Union, UnionType):
         return " or ".join("null" if part is type(None) else _name(part) for part in inner)
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel) and not issubclass(annotation, PluginConfig):
+        return "mapping"
+    if origin is dict:
+        return f"mapping of {_name(inner[0])} to {_name(inner[1])}"
+    if origin is list:
+        return "list"
     if origin is tuple:
         return "list of " + _name(inner[0])
     if isinstance(annotation, type) and issubclass(annotation, PluginConfig):

@@ -70,6 +70,9 @@ SOURCES = Catalog(
     {
         "python_docs": Entry("raysl.data.sources:PythonDocs"),
         "files": Entry("raysl.data.sources:Files"),
+        "images": Entry("raysl.data.sources:Images"),
+        "digits": Entry("raysl.data.sources:Digits"),
+        "interactions": Entry("raysl.data.sources.interactions:Interactions"),
     },
 )
 FILTERS = Catalog(
@@ -89,6 +92,8 @@ MODELS = Catalog(
     {
         "bert": Entry("raysl.models.text:Bert", "raysl.models.config:BertConfig"),
         "gpt": Entry("raysl.models.text:Gpt", "raysl.models.config:GptConfig"),
+        "resnet": Entry("raysl.models.resnet:ResNet", "raysl.models.vision_config:ResNetConfig"),
+        "vit": Entry("raysl.models.vit:Vit", "raysl.models.vision_config:VitConfig"),
     },
 )
 OBJECTIVES = Catalog(
@@ -99,6 +104,8 @@ OBJECTIVES = Catalog(
         "contrastive_text": Entry(
             "raysl.objectives.contrastive_text:ContrastiveText", "raysl.objectives.config:ContrastiveTextConfig"
         ),
+        "mae": Entry("raysl.objectives.mae:Mae", "raysl.objectives.image_config:MaeConfig"),
+        "simclr": Entry("raysl.objectives.simclr:Simclr", "raysl.objectives.image_config:SimclrConfig"),
     },
 )
 TASKS = Catalog(

@@ -1,20 +1,24 @@
-"""Resumable states of a run: whole or absent, the newest ones kept.
+"""Resumable states of a run: whole or absent, written beside the training; the newest ones and the best are kept.
 
 A checkpoint holds weights, optimizer state and the optimizer step. The step is the whole position: rows, masks, views and
 dropout of step n are drawn from (seed, n), so there is no generator state to keep.
 """
 
 import re
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import torch
 
 from raysl import storage
 
-STATE = "state.pt"
+STATE, SCORE = "state.pt", "score.json"
 _NAME = re.compile(r"step-(\d{9})")
+_UNFINISHED = re.compile(r"\.step-\d{9}\.\d+\.tmp")
 
 
 @dataclass(frozen=True)
@@ -23,16 +27,31 @@ class Checkpoint:
     """Optimizer steps that are done."""
     path: Path
 
+    @property
+    def score(self) -> float | None:
+        """How good its weights are, more is better; None where they were not measured."""
+        path = self.path / SCORE
+        return float(storage.read_json(path)["score"]) if path.is_file() else None
 
-def save(folder: Path, step: int, state: dict[str, Any], keep_last: int) -> Checkpoint:
-    """Writes step-<n>/ under a temporary name and renames it, then drops older ones beyond `keep_last`."""
-    path = folder / f"step-{step:09d}"
+
+def save(folder: Path, step: int, state: Mapping[str, Any], keep_last: int, score: float | None = None) -> Checkpoint:
+    """Writes step-<n>/ under a temporary name and renames it, then drops older ones beyond `keep_last` but the best."""
+    path = at(folder, step).path
     with storage.atomic_path(path) as temporary:
         temporary.mkdir()
         torch.save(state, temporary / STATE)
+        if score is not None:
+            storage.write_json(temporary / SCORE, {"score": score})
+    kept = best(folder)
     for old in list_all(folder)[:-keep_last]:
-        storage.remove(old.path)
+        if old != kept:
+            storage.remove(old.path)
     return Checkpoint(step, path)
+
+
+def at(folder: Path, step: int) -> Checkpoint:
+    """The checkpoint of a step, there or not."""
+    return Checkpoint(step, folder / f"step-{step:09d}")
 
 
 def load(checkpoint: Checkpoint, device: torch.device) -> dict[str, Any]:
@@ -51,3 +70,61 @@ def list_all(folder: Path) -> list[Checkpoint]:
 def latest(folder: Path) -> Checkpoint | None:
     found = list_all(folder)
     return found[-1] if found else None
+
+
+def best(folder: Path) -> Checkpoint | None:
+    """The one with the highest score, the newest of equal ones; None where none was measured."""
+    scored = [(score, c) for c in list_all(folder) if (score := c.score) is not None]
+    return max(scored, key=lambda pair: (pair[0], pair[1].step))[1] if scored else None
+
+
+def clean(folder: Path) -> None:
+    """Removes what a killed writer left unfinished."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if _UNFINISHED.fullmatch(path.name):
+            storage.remove(path)
+
+
+def snapshot(value: Any) -> Any:
+    """The same nested state with every tensor copied to CPU memory, so that training may go on changing its own."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, Mapping):
+        return {name: snapshot(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(snapshot(inner) for inner in value)
+    return value
+
+
+@dataclass
+class Writer:
+    """Saves checkpoints from a thread: a step waits for the copy in memory, not for the disk.
+
+    One write at a time, so at most one copy of the state is held; a second `save` waits for the first. An error of the disk
+    is raised at the next `save` or at the end of the block.
+    """
+
+    folder: Path
+    keep_last: int
+    write: Callable[..., Checkpoint] = save
+    _pending: Future[Checkpoint] | None = field(default=None, init=False)
+
+    def __enter__(self) -> Self:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        return self
+
+    def save(self, step: int, state: Mapping[str, Any], score: float | None = None) -> None:
+        self.wait()
+        self._pending = self._thread.submit(self.write, self.folder, step, snapshot(state), self.keep_last, score)
+
+    def wait(self) -> None:
+        """Returns when everything that was saved is on disk."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            self.wait()
+        finally:
+            self._thread.shutdown()

@@ -32,6 +32,7 @@ DEMO = "configs/smoke/bert.yaml"
 COMMANDS = {
     "prepare": Command("Clean, de-duplicate and tokenize the documents of a source.", "prepare", ("redo",)),
     "pretrain": Command("Train the network on text without labels.", "pretrain", ("redo",)),
+    "tune": Command("Search better keys of pretrain with many short runs.", "tune", (), "raysl.train.tune:tune"),
     "finetune": Command("Train a classifier on the pretrained network with few labels.", "finetune", ("redo",)),
     "evaluate": Command("Measure it on the test split, baselines beside it.", "evaluate", ("redo",)),
     "release": Command("Export to ONNX, prove equality, register the version.", "release", ("redo",)),

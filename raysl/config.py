@@ -24,6 +24,9 @@ class Config(BaseModel):
         extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True, protected_namespaces=()
     )
 
+    how: ClassVar[frozenset[str]] = frozenset()
+    """Fields that say how the work is done and not what comes out; a stage is not made again because of them."""
+
     @model_validator(mode="wrap")
     @classmethod
     def _name_nearest_keys(cls, data: Any, handler: Any) -> Self:
@@ -83,7 +86,7 @@ class PluginConfig(Config):
     type: str
     """Short name in the catalog, or `module:Class`."""
     modality: ClassVar[str] = "text"
-    """What a source yields: `text`, or another modality that `prepare` has a recipe for."""
+    """What a source yields, a model reads or an objective trains on: `text` or `images`."""
 
 
 AnySource = Annotated[SerializeAsAny[PluginConfig], BeforeValidator(partial(_plugin, SOURCES))]

@@ -4,6 +4,7 @@ RayslError                exit code 2, one message, no traceback
 ├── ConfigError           a YAML, an override or a run folder made with another config
 │   └── CatalogError      a `type:` that names nothing
 ├── DataError             a missing, empty or unreadable input
+│   └── StoreError        an object store that does not answer; a later attempt may succeed
 ├── StageError            a stage that needs another stage first
 ├── TrainingError         a run that cannot go on (NaN, collapse, starvation)
 ├── BundleError           a bundle that is cut off, altered or fails its parity check
@@ -25,6 +26,10 @@ class CatalogError(ConfigError):
 
 class DataError(RayslError):
     """An input is missing, empty or unreadable, or nothing is left of it."""
+
+
+class StoreError(DataError):
+    """An object store failed at every attempt, or a file is not in it."""
 
 
 class StageError(RayslError):

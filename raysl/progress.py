@@ -32,7 +32,7 @@ class Progress:
         self.count = 0.0
         self.note = ""
         self.started = time.monotonic()
-        self._first = 0.0  # work done before this start (a resumed run), left out of the rate
+        self._first, self._begun = 0.0, self.started  # work and time before the first piece of work: not part of the rate
         self._last_line = 0.0
         self._bar: Any = None
         self._task: Any = None
@@ -59,8 +59,8 @@ class Progress:
         self.set(self.count + amount, note)
 
     def start_at(self, count: float) -> None:
-        """Marks work that an earlier start has done: it counts as done, not as speed."""
-        self._first = count
+        """Work begins here: what an earlier start has done, and the time to get ready, are no part of the rate."""
+        self._first, self._begun = count, time.monotonic()
         self.set(count)
 
     def set(self, count: float, note: str = "") -> None:
@@ -82,7 +82,7 @@ class Progress:
         if not self.count and not self.note:
             return ""
         total = f"/{self.total:,.0f}" if self.total else ""
-        rate = (self.count - self._first) / max(time.monotonic() - self.started, 1e-9)
+        rate = (self.count - self._first) / max(time.monotonic() - self._begun, 1e-9)
         parts = [
             f"{self.count:,.0f}{total} {self.unit}".strip(),
             f"{rate:,.1f}/s" if rate < 100 else f"{rate:,.0f}/s",
@@ -94,7 +94,7 @@ class Progress:
         done = self.count - self._first
         if not self.total or done <= 0:
             return None
-        return max(self.total - self.count, 0) * (time.monotonic() - self.started) / done
+        return max(self.total - self.count, 0) * (time.monotonic() - self._begun) / done
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._bar is not None:

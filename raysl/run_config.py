@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from raysl import config as base
 from raysl.config import Config
@@ -14,10 +14,17 @@ from raysl.evaluation.config import EvaluateConfig
 from raysl.monitor.config import MonitorConfig, UpdateConfig
 from raysl.release.config import ReleaseConfig
 from raysl.serve.config import ServeConfig
-from raysl.train.config import FinetuneConfig, PretrainConfig
+from raysl.train.config import FinetuneConfig, PretrainConfig, TuneConfig
 
 STAGES = ("prepare", "pretrain", "finetune", "evaluate", "release")
 """Stages that leave a folder behind, in the order in which the data travels."""
+
+TRAINS_AS = {"interactions": "text"}
+"""Item sequences are token sequences: objectives and models of text read them unchanged."""
+
+
+YARDSTICKS = {"text": ("tfidf", "lsa", "scratch"), "images": ("pixels", "scratch")}
+"""Modality -> baselines of `evaluate` that fit it."""
 
 
 class RunConfig(Config):
@@ -31,12 +38,32 @@ class RunConfig(Config):
     """Seed of everything random: splits, permutations, weights, label draws."""
     prepare: PrepareConfig
     pretrain: PretrainConfig | None = None
+    tune: TuneConfig | None = None
     finetune: FinetuneConfig | None = None
     evaluate: EvaluateConfig | None = None
     release: ReleaseConfig | None = None
     serve: ServeConfig | None = None
     monitor: MonitorConfig = MonitorConfig()
     update: UpdateConfig = UpdateConfig()
+
+    @model_validator(mode="after")
+    def _one_modality(self) -> "RunConfig":
+        if self.pretrain is not None:
+            parts = {"prepare.source": self.prepare.source, "pretrain.objective": self.pretrain.objective}
+            parts["pretrain.model"] = self.pretrain.model
+            if len({TRAINS_AS.get(part.modality, part.modality) for part in parts.values()}) > 1:
+                said = ", ".join(f"{key} '{part.type}' is for {part.modality}" for key, part in parts.items())
+                raise ValueError(f"source, objective and model have to fit: {said}")
+        return self
+
+    @model_validator(mode="after")
+    def _baselines_fit_the_data(self) -> "RunConfig":
+        modality = self.prepare.source.modality
+        wrong = [name for name in self.yardsticks if name not in YARDSTICKS.get(modality, ())]
+        if wrong:
+            fit = ", ".join(YARDSTICKS.get(modality, ()))
+            raise ValueError(f"evaluate.baselines: '{wrong[0]}' is not for {modality}. Choose from {fit}")
+        return self
 
     @field_validator("name")
     @classmethod
@@ -48,6 +75,12 @@ class RunConfig(Config):
     def anchored(self) -> "RunConfig":
         """The same run with its folder as an absolute path: what travels to workers, whose current folder is another."""
         return self.model_copy(update={"run_dir": str(self.folder)})
+
+    @property
+    def yardsticks(self) -> tuple[str, ...]:
+        """Baselines of `evaluate`: those that were asked for, or all that fit the data."""
+        asked = self.evaluate.baselines if self.evaluate is not None else None
+        return YARDSTICKS[self.prepare.source.modality] if asked is None else asked
 
     @property
     def training(self) -> PretrainConfig:

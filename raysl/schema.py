@@ -9,6 +9,8 @@ SPLIT = "split"
 CLUSTER = "cluster"
 TOKENS = "tokens"
 PIXELS = "pixels"
+ENCODED = "encoded"
+USER, ITEM, TIME, GROUP = "user", "item", "time", "group"
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 SPLITS = (TRAIN, VALIDATION, TEST)
@@ -26,3 +28,31 @@ TOKENIZED = pa.schema([(ID, pa.string()), (LABEL, pa.string()), (TOKENS, pa.list
 
 REMOVED = pa.schema([(ID, pa.string()), ("reason", pa.string()), ("kept_id", pa.string()), ("jaccard", pa.float64())])
 """A row of removed.parquet: why a document went, and for duplicates which kept document stands for it."""
+
+REMOVED_IMAGE = pa.schema([(ID, pa.string()), ("reason", pa.string()), ("kept_id", pa.string()), ("distance", pa.int64())])
+"""The same for pictures: `distance` is how many of the 64 bits of the hashes differ."""
+
+IMAGE = pa.schema([(ID, pa.string()), (LABEL, pa.string()), (CLUSTER, pa.int64()), (SPLIT, pa.string())])
+"""A prepared picture; its pixels stand in the shards of its split, in the same order."""
+
+EVENT = pa.schema([(USER, pa.string()), (ITEM, pa.string()), (TIME, pa.int64()), (GROUP, pa.string()), (TEXT, pa.string())])
+"""What an event source yields: `time` in microseconds since 1970 (UTC), `group` and `text` null where there is none."""
+
+ORDERED = pa.schema([(USER, pa.string()), (ITEM, pa.string()), (TIME, pa.int64()), (GROUP, pa.int32()), (TEXT, pa.string())])
+"""Events by user and time; `group` numbers the groups of each user from 0."""
+
+CATALOGUE = pa.schema([(ITEM, pa.string()), ("token", pa.int32()), (TEXT, pa.string()), ("count", pa.int64())])
+"""A row of items.parquet: `token` is [UNK] for an item outside the vocabulary, `count` are its events in tokens/train."""
+
+HELD_OUT = pa.schema(
+    [
+        (USER, pa.string()),
+        (SPLIT, pa.string()),
+        ("context", pa.list_(pa.int32())),
+        ("target", pa.list_(pa.int32())),
+        ("target_items", pa.list_(pa.string())),
+        ("target_times", pa.list_(pa.timestamp("us"))),
+        ("target_groups", pa.list_(pa.int32())),
+    ]
+)
+"""A row of held_out/: what a user did before a split begins (tokens) and did in it; `target_groups` numbers the groups."""

@@ -115,8 +115,13 @@ def log_metrics(run_folder: str | Path, stage: str, **values: Any) -> None:
 
 
 def section(config: Config, *names: str) -> dict[str, Any]:
-    """The named parts of a config as plain data: what a stage's fingerprint is made of."""
-    return {name: value for name, value in config.model_dump(mode="json").items() if name in names}
+    """The named parts of a config as plain data: what a stage's fingerprint is made of. `Config.how` is left out."""
+    parts = {name: value for name, value in config.model_dump(mode="json").items() if name in names}
+    for name, value in parts.items():
+        whole = getattr(config, name)
+        if isinstance(whole, Config) and isinstance(value, dict):
+            parts[name] = {key: inner for key, inner in value.items() if key not in whole.how}
+    return parts
 
 
 def check_same_config(stage: Stage, redo: bool) -> None:

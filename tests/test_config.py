@@ -24,12 +24,12 @@ def refused(path: Path, *overrides: str) -> list[str]:
 @pytest.mark.parametrize(
     ("override", "line"),
     [
-        ("sed=1", "sed: unknown key. Did you mean 'seed'? Allowed: name, run_dir, seed, prepare, pretrain, finetune, "
+        ("sed=1", "sed: unknown key. Did you mean 'seed'? Allowed: name, run_dir, seed, prepare, pretrain, tune, finetune, "
          "evaluate, release, serve, monitor, update."),
         ("prepare.deduplicate.treshold=0.7", "prepare.deduplicate.treshold: unknown key. Did you mean 'threshold'? "
          "Allowed: threshold, ngram, num_bands, rows_per_band, max_task_mb."),
         ("pretrain.checkpoint.every_step=5", "pretrain.checkpoint.every_step: unknown key. Did you mean 'every_steps'? "
-         "Allowed: every_steps, keep_last."),
+         "Allowed: every_steps, keep_last, best_by, save_model."),
         ("pretrain.objective.mask_shar=0.2", "pretrain.objective.mask_shar: unknown key. Did you mean 'mask_share'? "
          "Allowed: type, mask_share"),
         ("serve.record.zzz=1", "serve.record.zzz: unknown key. Allowed: enabled, max_rows, "),
@@ -47,15 +47,15 @@ def refused(path: Path, *overrides: str) -> list[str]:
         ("name=a/b", "name: a name is letters, digits, '.', '_' and '-', got 'a/b'."),
         ("prepare=null", "prepare: input should be a valid dictionary or instance of PrepareConfig, got None."),
         ("pretrain.objective=brt", "pretrain.objective: Unknown objective 'brt'. Did you mean 'bert'? Choose from bert, "
-         "contrastive_text, gpt, or give `module:Class`."),
+         "contrastive_text, gpt, mae, simclr, or give `module:Class`."),
         ("pretrain.objective={mask_share: 0.1}", "pretrain.objective: `type:` is missing. Choose from bert, "
-         "contrastive_text, gpt, or `module:Class`."),
+         "contrastive_text, gpt, mae, simclr, or `module:Class`."),
         ("pretrain.objective=3", "pretrain.objective: give a name, or a mapping with `type:`, got 3."),
         ("prepare.source.type=nowhere:Mine", "prepare.source: Unknown source 'nowhere:Mine': no module 'nowhere' on the "
          "Python path."),
         ("prepare.source.type=json:Mine", "prepare.source: Unknown source 'json:Mine': module 'json' has no 'Mine'."),
-        ("prepare.source.type=:Mine", "prepare.source: Unknown source ':Mine'. Choose from files, python_docs, or give "
-         "`module:Class`."),
+        ("prepare.source.type=:Mine", "prepare.source: Unknown source ':Mine'. Choose from digits, files, images, "
+         "interactions, python_docs, or give `module:Class`."),
     ],
 )  # fmt: skip
 def test_mistake_is_one_line(smallest_yaml: Path, override: str, line: str) -> None:

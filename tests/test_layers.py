@@ -18,7 +18,7 @@ LAYERS = {
     "data": {"run_config"},
     "objectives": {"models", "data"},
     "train": {"objectives", "models", "data", "metrics", "checkpoint", "run_config"},
-    "evaluation": {"train.classify", "objectives", "models", "data", "metrics", "checkpoint", "run_config"},
+    "evaluation": {"train.classify", "train.inputs", "objectives", "models", "data", "metrics", "checkpoint", "run_config"},
     "release": {"objectives", "models", "data", "metrics", "checkpoint", "run_config"},
     "serve": {"release", "data", "metrics", "monitor.recorder", "run_config"},
     "monitor": {"release", "data", "metrics", "run_config"},
@@ -31,7 +31,8 @@ LAYERS = {
     "cli": {"run", "run_config"},
 }  # fmt: skip
 RAY = {
-    "cluster", "data.steps", "data.distributed", "train.run", "evaluation.suite", "serve.app", "serve.deployment",
+    "cluster", "data.steps", "data.distributed", "data.decode_tasks", "train.run", "train.preemption", "train.tune",
+    "evaluation.suite", "serve.app", "serve.deployment",
 }  # fmt: skip
 NO_TORCH = {"serve", "data", "monitor", "metrics", "report"}
 

@@ -79,7 +79,7 @@ def test_objective_trains_in_the_one_loop(config: RunConfig, tmp_path: Path) -> 
     settings = config.pretrain.model_copy(
         update={"max_steps": 20, "global_batch_size": 8, "log_every_steps": 1, "optimizer": fast}
     )
-    objective = OBJECTIVES.load(settings.objective.type)(settings.objective, load.build(settings.model, vocab_size=60))
+    objective = OBJECTIVES.load(settings.objective.type)(settings.objective, load.build(settings.model, 60))
     rows = TokenRows(tmp_path / "tokens", objective.row_kind, objective.row_length)
     lines: list[dict[str, Any]] = []
     Trainer(objective, rows, None, settings, seed=0, world=single("cpu"), report=lines.append).run()

@@ -37,10 +37,13 @@ def test_lines_come_at_the_start_now_and_then_and_at_the_end(said: io.StringIO, 
     assert len(lines) == 2 + 20 // int(progress.LINE_EVERY_S)
 
 
-def test_work_of_an_earlier_start_is_no_speed(said: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_work_of_an_earlier_start_and_the_time_to_get_ready_are_no_speed(
+    said: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
     clock = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
     with Progress("pretrain", total=1000, unit="steps") as bar:
+        clock[0] += 60  # workers start
         bar.start_at(900)
         clock[0] += 10
         bar.set(950)

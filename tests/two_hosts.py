@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,17 +74,38 @@ def start_ray(hosts: Sequence[Host], folder: Path, num_cpus: int = 1) -> None:
     """`ray start --head` on the first host, `ray start --address` on the others, with token authentication."""
     head = hosts[0]
     head.run("ray", "get-auth-token", "--generate")
-    resources = [f"--num-cpus={num_cpus}", f"--object-store-memory={150 * 2**20}"]
+    resources = _resources(num_cpus)
     head.run("ray", "start", "--head", f"--node-ip-address={head.address}", f"--temp-dir={folder}/ray1", "--port=6379",
              "--dashboard-host=0.0.0.0", "--disable-usage-stats", *resources)  # fmt: skip
     for index, host in enumerate(hosts[1:], 2):
-        host.run("ray", "start", f"--address={head.address}:6379", f"--node-ip-address={host.address}",
-                 f"--temp-dir={folder}/ray{index}", *resources)  # fmt: skip
+        join(host, head, folder / f"ray{index}", num_cpus)
     until = time.monotonic() + READY_S
     while "Total Usage" not in (said := head.run("ray", "status", f"--address={head.address}:6379", check=False).stdout):
         if time.monotonic() > until:
             raise RuntimeError(f"the cluster did not come up:\n{said}")
         time.sleep(1)
+
+
+def join(host: Host, head: Host, folder: Path, num_cpus: int = 1) -> None:
+    """`ray start --address` on a host, also after its processes were killed; `folder` is its own."""
+    host.run("ray", "start", f"--address={head.address}:6379", f"--node-ip-address={host.address}",
+             f"--temp-dir={folder}", *_resources(num_cpus))  # fmt: skip
+
+
+def kill(host: Host) -> None:
+    """The machine is gone from one moment to the next: SIGKILL to every process on it."""
+    for pid in pids(host):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def pids(host: Host) -> list[int]:
+    found = subprocess.run(["ip", "netns", "pids", host.name], capture_output=True, text=True).stdout.split()
+    return [int(pid) for pid in found]
+
+
+def _resources(num_cpus: int) -> list[str]:
+    return [f"--num-cpus={num_cpus}", f"--object-store-memory={150 * 2**20}"]
 
 
 def _environment(folder: Path) -> dict[str, str]:

@@ -1,8 +1,10 @@
 """Settings of `prepare`. Sources and filters carry their own Config beside their code."""
 
-from typing import Any, Literal
+import re
+from datetime import UTC, datetime
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from raysl.config import AnyFilter, AnySource, Config
 
@@ -31,8 +33,10 @@ class DeduplicateConfig(Config):
 
 
 class TokenizerConfig(Config):
-    """A subword vocabulary trained on the train split."""
+    """A subword vocabulary trained on the train split, or one that is there already."""
 
+    path: str | None = None
+    """A tokenizer.json to use instead of training one (for `pretrain.init_from`); the other keys then stay as they are."""
     type: str = Field("bpe", pattern="^(bpe|wordpiece)$")
     """`bpe` (byte-level, no unknown tokens) or `wordpiece`."""
     vocab_size: int = Field(16000, ge=300)
@@ -41,6 +45,19 @@ class TokenizerConfig(Config):
     """Whether case is dropped; generation wants it kept."""
     max_training_mb: float = Field(30.0, gt=0)
     """Text the vocabulary is trained on at most, in MB."""
+
+    @model_validator(mode="after")
+    def _given_or_trained(self) -> "TokenizerConfig":
+        fields = type(self).model_fields
+        set_too = [n for n in fields if n != "path" and getattr(self, n) != fields[n].default]
+        if self.path is not None and set_too:
+            raise ValueError(f"path takes a tokenizer as it is, so {', '.join(set_too)} would have no effect; leave it out")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _leave_out_what_is_off(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A path that is absent leaves no mark, so that runs made before the key existed are still known as done."""
+        return {key: value for key, value in handler(self).items() if value is not None}
 
 
 class SplitConfig(Config):
@@ -73,9 +90,103 @@ class DecontaminateConfig(Config):
     ngram: int = Field(13, ge=2, le=50)
     """Words in a row that have to be the same."""
 
+    @model_validator(mode="after")
+    def _holds_text(self) -> "DecontaminateConfig":
+        if self.source.modality != "text":
+            raise ValueError(f"an evaluation set is text, but the source '{self.source.type}' yields {self.source.modality}")
+        return self
+
+
+class ImagesConfig(Config):
+    """Pictures: checks, near-duplicate removal by perceptual hash, and the size in which they are stored."""
+
+    size: int = Field(64, ge=4, le=1024)
+    """Pixels along each side of a prepared picture."""
+    channels: Literal[1, 3] = 3
+    """1 (grey) or 3 (RGB)."""
+    patch_size: int | None = Field(None, ge=1)
+    """Pixels along each side of a patch; divides `size`. Default: the whole picture is one patch."""
+    resize: Literal["crop", "pad", "stretch"] = "crop"
+    """How a picture becomes a square: its middle, all of it on black, or squeezed."""
+    store: Literal["pixels", "encoded"] = "pixels"
+    """What shards hold: pixels, ready to be read; or the pictures as they were found, smaller, decoded while training."""
+    max_pixels: int = Field(50_000_000, ge=1, le=89_478_485)
+    """Pixels of a whole picture, at most: a larger one is refused by its header."""
+    min_side: int = Field(1, ge=1)
+    """Pixels that the shorter side needs."""
+    max_aspect: float | None = Field(None, ge=1)
+    """Longer side by the shorter one, at most; absent: any."""
+    min_contrast: float = Field(0.0, ge=0, le=127)
+    """Standard deviation of the grey values (0 to 255) that a picture needs; 2 drops blank ones."""
+    min_sharpness: float = Field(0.0, ge=0)
+    """Variance of the Laplacian, at 256 pixels on the longer side, that a picture needs; 50 drops badly blurred photos."""
+    max_distance: int | None = Field(4, ge=0, le=10)
+    """Bits of the 64-bit perceptual hash in which near-duplicates differ at most; null removes only equal pictures."""
+
+    @model_validator(mode="after")
+    def _whole_patches(self) -> "ImagesConfig":
+        if self.patch_size is not None and self.size % self.patch_size:
+            raise ValueError(f"patch_size must divide size, got size {self.size} and patch_size {self.patch_size}")
+        return self
+
+
+MODALITY_KEYS = {
+    "text": ("redact", "filters", "decontaminate", "deduplicate", "tokenizer", "split"),
+    "images": ("images", "split"),
+    "interactions": ("behaviour",),
+}
+"""Modality of the source -> keys of `prepare:` that mean something for it; the other keys of `prepare:` are for all."""
+
+
+class TimeSplitConfig(Config):
+    """Two cuts in time. Train is what came before the first, validation what came before the second, test the rest."""
+
+    validation_from: datetime | None = None
+    """First cut; a time without a zone is UTC. Absent: drawn from the shares."""
+    test_from: datetime | None = None
+    """Second cut."""
+    validation: float = Field(0.1, ge=0, lt=1)
+    """Share of the events between the cuts, where none are given; cuts fall on midnight (on the hour within 100 days)."""
+    test: float = Field(0.1, ge=0, lt=1)
+    """Share of the events after the second cut."""
+
+    @field_validator("validation_from", "test_from")
+    @classmethod
+    def _in_utc(cls, time: datetime | None) -> datetime | None:
+        return time if time is None or time.tzinfo else time.replace(tzinfo=UTC)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "TimeSplitConfig":
+        if (self.validation_from is None) != (self.test_from is None):
+            raise ValueError("give both validation_from and test_from, or neither")
+        if self.validation + self.test >= 1:
+            raise ValueError(f"validation + test must stay below 1, got {self.validation + self.test}")
+        if self.cuts and self.cuts[0] > self.cuts[1]:
+            raise ValueError(f"test_from must not lie before validation_from, got {self.test_from}")
+        return self
+
+    @property
+    def cuts(self) -> tuple[datetime, datetime] | None:
+        """Where times are given."""
+        if self.validation_from is None or self.test_from is None:
+            return None
+        return self.validation_from, self.test_from
+
+
+class BehaviourConfig(Config):
+    """Events to item sequences, one a user. Only for a source of interactions."""
+
+    min_user_events: int = Field(5, ge=2)
+    """Train events a user needs to be trained on; a sequence of one predicts nothing."""
+    min_item_events: int = Field(5, ge=1)
+    """Train events an item needs to have a token of its own; the others are [UNK]."""
+    split: TimeSplitConfig = TimeSplitConfig()
+
 
 class PrepareConfig(Config):
-    """Raw text to clean, de-duplicated, tokenized shards."""
+    """Raw data to clean, de-duplicated shards of fixed width."""
+
+    how: ClassVar[frozenset[str]] = frozenset({"copy_to"})
 
     source: AnySource
     """Where the documents come from."""
@@ -87,13 +198,43 @@ class PrepareConfig(Config):
     """Removes what shares text with an evaluation set, after the filters; absent: nothing is compared."""
     deduplicate: DeduplicateConfig = DeduplicateConfig()
     tokenizer: TokenizerConfig = TokenizerConfig()
+    images: ImagesConfig | None = None
+    """How pictures are checked, compared and stored, where the source yields pictures."""
     split: SplitConfig = SplitConfig()
+    behaviour: BehaviourConfig | None = None
+    """How events become sequences; absent: the defaults."""
     partition_mb: float = Field(2.0, gt=0)
-    """Raw text in one partition, in MB: the unit of parallel work and of restart."""
+    """Raw data in one partition, in MB: the unit of parallel work and of restart."""
     max_bad_share: float = Field(0.5, gt=0, le=1)
     """Share of unreadable rows from which the source itself is refused."""
+    copy_to: str | None = None
+    """Folder of an object store (s3://bucket/folder, gs://...) that the outputs are copied to; null: they are not copied."""
+
+    @field_validator("copy_to")
+    @classmethod
+    def _in_a_store(cls, uri: str | None) -> str | None:
+        if uri is not None and not re.fullmatch(r"(s3|gs)://[^/]+/.+", uri):
+            raise ValueError(f"give s3://bucket/folder or gs://bucket/folder, got {uri!r}")
+        return uri
+
+    @model_validator(mode="after")
+    def _keys_of_its_modality(self) -> "PrepareConfig":
+        """A key that the source has no use for is a mistake, not a key that is read by nobody."""
+        wrong = [
+            key for key in sorted(self._keys_of_others()) if key in self.model_fields_set and getattr(self, key) is not None
+        ]
+        if wrong:
+            raise ValueError(
+                f"`{wrong[0]}` is not for {self.source.modality}, which source '{self.source.type}' yields; leave it out. "
+                f"Keys for {self.source.modality}: {', '.join(MODALITY_KEYS.get(self.source.modality, ()))}"
+            )
+        return self
+
+    def _keys_of_others(self) -> set[str]:
+        return {key for keys in MODALITY_KEYS.values() for key in keys} - set(MODALITY_KEYS.get(self.source.modality, ()))
 
     @model_serializer(mode="wrap")
     def _leave_out_what_is_off(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A section that is absent leaves no mark, so that runs made before it existed are still known as done."""
-        return {key: value for key, value in handler(self).items() if value is not None}
+        """A section that is absent, or of another modality, leaves no mark: runs made before it existed are still known."""
+        others = self._keys_of_others()
+        return {key: value for key, value in handler(self).items() if value is not None and key not in others}

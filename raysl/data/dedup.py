@@ -5,8 +5,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Protocol
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from raysl import storage
 from raysl.data import minhash
@@ -40,7 +43,16 @@ def unique_ids(ids: Sequence[str]) -> list[str]:
     return found
 
 
-def united_labels(ids: Sequence[str], labels: Sequence[str | None], found: minhash.Duplicates
+class Decided(Protocol):
+    """Which rows go, and which kept row stands for each of them (-1: it is kept)."""
+
+    @property
+    def kept(self) -> NDArray[np.int64]: ...
+    @property
+    def removed(self) -> NDArray[np.int64]: ...
+
+
+def united_labels(ids: Sequence[str], labels: Sequence[str | None], found: Decided
                   ) -> tuple[list[str | None], pa.Table]:  # fmt: skip
     """Labels with those of removed twins where a kept document has none, and the table of twins that disagree."""
     all_labels: dict[int, list[str]] = {}

@@ -12,13 +12,19 @@ from raysl import storage
 from raysl.catalog import FILTERS, SOURCES
 from raysl.data import prepare_report
 from raysl.data.config import PrepareConfig
+from raysl.data.given_tokenizer import read_given_tokenizer
+from raysl.data.publish import publish
 from raysl.data.sources import Source
 from raysl.data.steps import WORK, Recipe
 from raysl.progress import say
 from raysl.run_config import RunConfig
 from raysl.stage import Manifest, Stage, check_same_config, section
 
-RECIPES = {"text": "raysl.data.text_recipe:TextRecipe"}
+RECIPES = {
+    "text": "raysl.data.text_recipe:TextRecipe",
+    "images": "raysl.data.image_recipe:ImageRecipe",
+    "interactions": "raysl.data.behaviour_recipe:BehaviourRecipe",
+}
 """Modality of the source -> how it is prepared."""
 
 
@@ -30,8 +36,10 @@ def prepare(config: RunConfig, redo: bool = False) -> Manifest:
     source = SOURCES.load(config.prepare.source.type)(config.prepare.source)
     stage = Stage(config.folder, "prepare", section(config, "prepare", "seed"), inputs_of(config.prepare, source))
     manifest = stage.done()
+    recipe_class = load_recipe(config.prepare.source.modality)
     if manifest is not None and not redo:
-        say(f"prepare: done already, {manifest.counts['kept']:,} documents in {stage.folder}")
+        say(f"prepare: done already, {manifest.counts['kept']:,} {recipe_class.rows_name} in {stage.folder}")
+        _copy(config.prepare.copy_to, stage.folder, manifest)
         return manifest
     check_same_config(stage, redo)
     for one in config.prepare.filters:
@@ -40,15 +48,21 @@ def prepare(config: RunConfig, redo: bool = False) -> Manifest:
     if redo and manifest is not None:
         storage.remove(stage.folder)
     folder = stage.begin()
-    recipe = load_recipe(config.prepare.source.modality)(folder, config.prepare, config.seed)
+    recipe = recipe_class(folder, config.prepare, config.seed)
     recipe.clear_unfinished()
     counts, metrics = recipe.run(partitions)
     files = storage.hash_folder(folder, lambda path: _is_output(path.relative_to(folder)))
     manifest = stage.finish(counts, metrics, files)
     storage.remove(folder / WORK)
-    say(prepare_report.table(manifest.counts))
-    say(f"prepare: {manifest.counts['kept']:,} documents in {folder}")
+    say(prepare_report.table(manifest.counts, recipe.rows_name))
+    say(f"prepare: {manifest.counts['kept']:,} {recipe.rows_name} in {folder}")
+    _copy(config.prepare.copy_to, folder, manifest)
     return manifest
+
+
+def _copy(uri: str | None, folder: Path, manifest: Manifest) -> None:
+    if uri is not None:
+        publish(folder, manifest, uri)
 
 
 def inputs_of(config: PrepareConfig, source: Source) -> dict[str, str]:
@@ -57,6 +71,8 @@ def inputs_of(config: PrepareConfig, source: Source) -> dict[str, str]:
     for number, one in enumerate(config.filters):
         if hasattr(one, "fingerprint"):  # a filter that reads a file
             inputs[f"filters.{number}"] = one.fingerprint()
+    if config.tokenizer.path is not None:
+        inputs["tokenizer"] = storage.hash_json(read_given_tokenizer(Path(config.tokenizer.path)))
     if config.decontaminate is not None:
         evaluation = config.decontaminate.source
         inputs["decontaminate"] = SOURCES.load(evaluation.type)(evaluation).fingerprint()

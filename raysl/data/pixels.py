@@ -4,7 +4,6 @@ A row is (patch row, patch column, row in patch, column in patch, channel) flatt
 where a patch is the whole image it is plain (height, width, channel). Size, channels and patch size stand in the schema.
 """
 
-from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from raysl import storage
+from raysl.data.rows import LocalShards, Rows, Shards
+from raysl.data.shard_facts import ShardFacts, mapped_batch
 from raysl.errors import DataError
 from raysl.schema import ID, LABEL, PIXELS
 
@@ -31,6 +32,11 @@ class PixelFormat:
     """1 (grey) or 3 (RGB)."""
     patch_size: int
     """Pixels along each side of a patch; divides `size`."""
+
+    @classmethod
+    def of(cls, facts: ShardFacts) -> "PixelFormat":
+        """The format that the schema of a shard states."""
+        return cls(**{name: int(facts.said[name]) for name in ("size", "channels", "patch_size")})
 
     @property
     def row_bytes(self) -> int:
@@ -60,39 +66,31 @@ def to_patches(rows: Pixels, form: PixelFormat) -> Pixels:
     return rows.reshape(len(rows), form.num_patches, form.patch_size**2 * form.channels)
 
 
-def write_pixels(path: Path, ids: Sequence[str], labels: Sequence[str | None], rows: Pixels, form: PixelFormat) -> None:
-    """One shard, whole or absent. `rows` is (n, row bytes), see `to_rows`."""
+def pixel_batch(ids: Sequence[str], labels: Sequence[str | None], rows: Pixels, form: PixelFormat) -> pa.RecordBatch:
+    """What a shard holds. `rows` is (n, row bytes), see `to_rows`."""
     values = pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), form.row_bytes)
     said = {name: str(value) for name, value in vars(form).items()}
     schema = pa.schema([(ID, pa.string()), (LABEL, pa.string()), (PIXELS, values.type)], metadata=said)
-    batch = pa.record_batch([pa.array(ids, pa.string()), pa.array(labels, pa.string()), values], schema=schema)
-    with storage.atomic_path(path) as temporary, pa.ipc.new_file(str(temporary), schema) as writer:
+    return pa.record_batch([pa.array(ids, pa.string()), pa.array(labels, pa.string()), values], schema=schema)
+
+
+def write_pixels(path: Path, ids: Sequence[str], labels: Sequence[str | None], rows: Pixels, form: PixelFormat) -> None:
+    """One shard, whole or absent."""
+    batch = pixel_batch(ids, labels, rows, form)
+    with storage.atomic_path(path) as temporary, pa.ipc.new_file(str(temporary), batch.schema) as writer:
         writer.write_batch(batch)
 
 
-class PixelRows:
+class PixelRows(Rows):
     """Rows of one split, numbered 0..len-1 over all its shards; DataError where there are none."""
 
-    def __init__(self, folder: Path) -> None:
-        paths = sorted(folder.glob("shard-*.arrow"))
-        if not paths:
-            raise DataError(f"No pixel shards in {folder}. Run `raysl prepare` first, or give this split a larger share.")
-        self._batches = [_mapped(path) for path in paths]
-        said: dict[bytes, bytes] = self._batches[0].schema.metadata
-        self.form = PixelFormat(**{name.decode(): int(value) for name, value in said.items()})
-        self._pixels: list[Pixels] = [
-            batch.column(PIXELS).flatten().to_numpy().reshape(-1, self.form.row_bytes) for batch in self._batches
-        ]
-        self._starts = [0, *np.cumsum([len(pixels) for pixels in self._pixels]).tolist()]
-
-    def __len__(self) -> int:
-        return int(self._starts[-1])
-
-    def row(self, index: int) -> Pixels:
-        """A view into the mapped file, (row bytes,)."""
-        shard = bisect_right(self._starts, index) - 1
-        row: Pixels = self._pixels[shard][index - self._starts[shard]]
-        return row
+    def __init__(self, where: Path | Shards) -> None:
+        shards = LocalShards(where) if isinstance(where, Path) else where
+        if not len(shards):
+            raise DataError(f"No pixel shards in {where}. Run `raysl prepare` first, or give this split a larger share.")
+        facts = [shards.facts(number) for number in range(len(shards))]
+        self.form = PixelFormat.of(facts[0])
+        super().__init__(shards, [one.rows for one in facts])
 
     @property
     def ids(self) -> list[str]:
@@ -102,10 +100,35 @@ class PixelRows:
     def labels(self) -> list[str | None]:
         return self._column(LABEL)
 
+    def _open(self, path: Path) -> Any:
+        batch = mapped_batch(path)
+        pixels: Pixels = batch.column(PIXELS).flatten().to_numpy().reshape(-1, self.form.row_bytes)
+        return batch, pixels
+
+    def _row(self, shard: Any, place: int) -> Pixels:
+        """(row bytes,)"""
+        row: Pixels = shard[1][place]
+        return row
+
     def _column(self, name: str) -> list[Any]:
-        return [value for batch in self._batches for value in batch.column(name).to_pylist()]
+        return [value for number in range(len(self.shards)) for value in self._shard(number)[0].column(name).to_pylist()]
 
 
-def _mapped(path: Path) -> pa.RecordBatch:
-    with pa.memory_map(str(path)) as source:
-        return pa.ipc.open_file(source).get_batch(0)
+STATISTICS_ROWS = 10_000
+
+
+def channel_statistics(rows: PixelRows) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel on the scale 0 to 1, over evenly spaced rows, 10,000 at most.
+
+    A channel that never changes has deviation 1.
+    """
+    chosen = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), STATISTICS_ROWS)).astype(np.int64))
+    counts = np.zeros((rows.form.channels, 256), np.int64)
+    for index in chosen:
+        pixels = rows.row(int(index)).reshape(-1, rows.form.channels)
+        for channel in range(rows.form.channels):
+            counts[channel] += np.bincount(pixels[:, channel], minlength=256)
+    values, total = np.arange(256) / 255, counts.sum(1)
+    mean = counts @ values / total
+    deviation = np.sqrt(np.maximum(counts @ values**2 / total - mean**2, 0))
+    return tuple(mean.tolist()), tuple(np.where(deviation > 0, deviation, 1.0).tolist())

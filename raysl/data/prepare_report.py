@@ -27,14 +27,15 @@ class PrepareReport:
     metrics: dict[str, float]
 
 
-def check(config: PrepareConfig, stats: Sequence[Mapping[str, Any]]) -> None:
+def check(config: PrepareConfig, stats: Sequence[Mapping[str, Any]], rows_name: str = "documents",
+          filters: str = "prepare.filters") -> None:  # fmt: skip
     """Stops a run whose source is empty or mostly broken, or of which the filters leave nothing."""
     where = str(getattr(config.source, "path", config.source.type))
     total = sum(one["documents_in"] for one in stats)
-    bad = _summed(one["bad"] for one in stats)
-    dropped = _summed(one["dropped"] for one in stats)
+    bad = summed(one["bad"] for one in stats)
+    dropped = summed(one["dropped"] for one in stats)
     if not total:
-        raise DataError(f"{where} holds no documents. Give prepare.source another path.")
+        raise DataError(f"{where} holds no {rows_name}. Give prepare.source another path.")
     if bad and sum(bad.values()) > config.max_bad_share * total:
         raise DataError(
             f"{where}: {sum(bad.values()):,} of {total:,} rows cannot be used ({_listed(bad)}), more than "
@@ -43,8 +44,8 @@ def check(config: PrepareConfig, stats: Sequence[Mapping[str, Any]]) -> None:
     if not any(one["clean"] for one in stats):
         reason = dropped.most_common(1)[0][0]
         raise DataError(
-            f"{where}: nothing is left of {total:,} documents; most were dropped as '{reason}' ({_listed(dropped)}). "
-            f"Loosen that filter under prepare.filters."
+            f"{where}: nothing is left of {total:,} {rows_name}; most were dropped as '{reason}' ({_listed(dropped)}). "
+            f"Loosen that filter under {filters}."
         )
 
 
@@ -54,11 +55,11 @@ def write(folder: Path, config: PrepareConfig, units: Sequence[Path], plan: Path
     clean = [read_counts(unit) for unit in units]
     planned = read_stats(plan)
     written = [storage.read_json(unit.with_name(unit.name.replace("clean-", "tokens-") + f".{STATS}")) for unit in units]
-    _write_removed(folder / "removed.parquet", units, plan)
+    write_removed(folder / "removed.parquet", units, plan)
     with storage.atomic_path(folder / "label_conflicts.parquet") as temporary:
         pq.write_table(pa.concat_tables(pq.read_table(part) for part in sorted(plan.glob("conflicts-*.parquet"))), temporary)
-    splits = {split: _summed(one[split] for one in written) for split in SPLITS}
-    dropped = _summed([*(one["dropped"] for one in clean), planned["dropped"]])
+    splits = {split: summed(one[split] for one in written) for split in SPLITS}
+    dropped = summed([*(one["dropped"] for one in clean), planned["dropped"]])
     counts: dict[str, Any] = {
         "documents_in": sum(one["documents_in"] for one in clean), "kept": planned["kept"],
         "dropped": dict(sorted(dropped.items())),
@@ -67,35 +68,37 @@ def write(folder: Path, config: PrepareConfig, units: Sequence[Path], plan: Path
         "label_conflicts": planned["label_conflicts"], "vocab_size": _vocab_size(folder / "tokenizer.json"),
     }  # fmt: skip
     if config.redact is not None:
-        counts["redacted"] = dict(_summed(one["redacted"] for one in clean).most_common())
+        counts["redacted"] = dict(summed(one["redacted"] for one in clean).most_common())
     metrics = _token_metrics(splits)
     examples = Examples(seed)
     for one in [*units, plan]:
         examples.merge(read_stats(one)["examples"])
     storage.write_json(folder / REPORT, {
         **counts, "drop_rates": {reason: n / max(counts["documents_in"], 1) for reason, n in counts["dropped"].items()},
-        "examples": {reason: [_example(row) for row in rows] for reason, rows in examples.found.items()},
+        "examples": {reason: [as_example(row) for row in rows] for reason, rows in examples.found.items()},
         "labels": _label_counts(folder / "documents"), "token_statistics": {**metrics, "splits": splits},
-        "edits": dict(_summed(one["edits"] for one in clean)),
+        "edits": dict(summed(one["edits"] for one in clean)),
         "clusters": planned["clusters"], "comparisons_capped": planned["num_capped"], "usage": dict(usage),
     })  # fmt: skip
     return PrepareReport(counts, metrics)
 
 
-def _example(row: Sequence[str]) -> dict[str, str]:
+def as_example(row: Sequence[str]) -> dict[str, str]:
     _, name, text = row
     return {"id": name, "text": text}
 
 
-def _write_removed(path: Path, units: Sequence[Path], plan: Path) -> None:
-    with storage.atomic_path(path) as temporary, pq.ParquetWriter(temporary, REMOVED) as writer:
+def write_removed(path: Path, units: Sequence[Path], plan: Path, columns: pa.Schema = REMOVED) -> None:
+    """Joins what each unit dropped and the duplicates of the plan."""
+    with storage.atomic_path(path) as temporary, pq.ParquetWriter(temporary, columns) as writer:
         for part in [*(unit / DROPPED for unit in units), *sorted(plan.glob("duplicates*.parquet"))]:
             table = pq.read_table(part)
             if len(table):
                 writer.write_table(table)
 
 
-def _summed(counts: Any) -> Counter[str]:
+def summed(counts: Any) -> Counter[str]:
+    """Adds counts by their names."""
     total: Counter[str] = Counter()
     for one in counts:
         total.update(one)
@@ -129,18 +132,23 @@ def _listed(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{reason} {count:,}" for reason, count in sorted(counts.items(), key=lambda item: -item[1])[:5])
 
 
-def table(counts: Mapping[str, Any]) -> str:
+def table(counts: Mapping[str, Any], rows_name: str = "documents") -> str:
     """The drop table as text."""
     total = max(counts["documents_in"], 1)
     dropped = sorted(counts["dropped"].items(), key=lambda item: -item[1])
     rows = [
-        ("documents in", counts["documents_in"]),
+        (f"{rows_name} in", counts["documents_in"]),
         *((f"- {reason}", count) for reason, count in dropped),
         ("kept", counts["kept"]),
     ]
     width = max(len(name) for name, _ in rows)
     lines = [f"  {name:<{width}}  {count:>10,}  {count / total:>6.1%}" for name, count in rows]
-    lines.append(f"  tokens: {_pairs(counts['tokens'])}; vocabulary {counts['vocab_size']:,}")
+    if "tokens" in counts:
+        lines.append(f"  tokens: {_pairs(counts['tokens'])}; vocabulary {counts['vocab_size']:,}")
+    else:
+        lines.append(f"  {rows_name}: {_pairs(counts[rows_name])}")
+    if "cuts" in counts:
+        lines.append(f"  {', '.join(f'{name} {time}'.replace('_', ' ') for name, time in counts['cuts'].items())}")
     if "redacted" in counts:
         lines.append(f"  redacted: {_pairs(counts['redacted']) or 'nothing found'}")
     return "\n".join(lines)

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from raysl import cluster, storage
 from raysl.data import usage
@@ -27,6 +27,8 @@ class Recipe:
     A step leaves files behind whole or not at all; what they hold depends on the source and the config alone.
     """
 
+    rows_name: ClassVar[str] = "documents"
+    """What the user calls a row."""
     folder: Path
     config: PrepareConfig
     seed: int

@@ -1,11 +1,41 @@
-"""Sizes of the networks."""
+"""Sizes of the networks, by key or by the name of a known size."""
+
+import difflib
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from pydantic import Field, model_validator
 
 from raysl.config import PluginConfig
 
 
-class TransformerConfig(PluginConfig):
+class ModelConfig(PluginConfig):
+    """What all networks share: `preset` names sizes, keys beside it change them."""
+
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Name -> keys and their values."""
+
+    preset: str | None = None
+    """Known sizes by name; keys that stand beside it win."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand_preset(cls, data: Any) -> Any:
+        name = data.get("preset") if isinstance(data, Mapping) else None
+        if name is None:
+            return data
+        if name not in cls.PRESETS:
+            near = difflib.get_close_matches(str(name), cls.PRESETS, n=1)
+            hint = f" Did you mean '{near[0]}'?" if near else ""
+            raise ValueError(f"unknown preset '{name}'.{hint} Choose from {', '.join(cls.PRESETS) or 'none: give sizes'}")
+        return {**cls.PRESETS[name], **data}
+
+
+def _sizes(num_layers: int, width: int, num_heads: int, context_length: int) -> dict[str, int]:
+    return {"num_layers": num_layers, "width": width, "num_heads": num_heads, "context_length": context_length}
+
+
+class TransformerConfig(ModelConfig):
     """What all transformers share (Vaswani et al., 2017)."""
 
     num_layers: int = Field(2, ge=0)
@@ -21,6 +51,10 @@ class TransformerConfig(PluginConfig):
     dropout: float = Field(0.0, ge=0, lt=1)
     """Share of activations set to zero while training."""
 
+    @property
+    def feedforward_width(self) -> int:
+        return round(self.width * self.feedforward_ratio)
+
     @model_validator(mode="after")
     def _heads_divide_width(self) -> "TransformerConfig":
         if self.width % self.num_heads:
@@ -29,12 +63,31 @@ class TransformerConfig(PluginConfig):
 
 
 class BertConfig(TransformerConfig):
-    """Encoder that sees both sides of a token (Devlin et al., 2019)."""
+    """Encoder that sees both sides of a token (Devlin et al., 2019; the small sizes: Turc et al., 2019)."""
+
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "bert-tiny": _sizes(2, 128, 2, 512),
+        "bert-mini": _sizes(4, 256, 4, 512),
+        "bert-small": _sizes(4, 512, 8, 512),
+        "bert-medium": _sizes(8, 512, 8, 512),
+        "bert-base": _sizes(12, 768, 12, 512),
+        "bert-large": _sizes(24, 1024, 16, 512),
+    }
 
     type: str = "bert"
 
 
 class GptConfig(TransformerConfig):
     """Decoder that sees only what came before (Radford et al., 2019)."""
+
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "gpt-tiny": _sizes(2, 64, 2, 64),
+        "gpt-mini": _sizes(4, 128, 4, 64),
+        "gpt-small": _sizes(6, 384, 6, 256),
+        "gpt2": _sizes(12, 768, 12, 1024),
+        "gpt2-medium": _sizes(24, 1024, 16, 1024),
+        "gpt2-large": _sizes(36, 1280, 20, 1024),
+        "gpt2-xl": _sizes(48, 1600, 25, 1024),
+    }
 
     type: str = "gpt"

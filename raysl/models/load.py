@@ -1,5 +1,6 @@
 """Models on disk: weights in safetensors, the rest in model.json beside them."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -8,17 +9,21 @@ from torch import nn
 
 from raysl import storage
 from raysl.catalog import MODELS
+from raysl.config import PluginConfig
 from raysl.errors import DataError, StageError
-from raysl.models.config import TransformerConfig
+from raysl.models.encoder import Encoder
 from raysl.models.heads import Classifier
-from raysl.models.text import TextEncoder
+from raysl.models.vision import ImageFormat
 
 WEIGHTS, DESCRIPTION, CLASSES = "model.safetensors", "model.json", "classes.json"
 
 
-def build(model: TransformerConfig, vocab_size: int) -> TextEncoder:
-    """The network a config describes, with fresh weights drawn from torch's current seed."""
-    return cast(TextEncoder, MODELS.load(model.type)(model, vocab_size))
+def build(model: PluginConfig, data: int | ImageFormat) -> Encoder:
+    """The network a config describes, with fresh weights drawn from torch's current seed.
+
+    `data` is the number of tokens of a text encoder, or the format of an image encoder's pixels.
+    """
+    return cast(Encoder, MODELS.load(model.type)(model, data))
 
 
 def save(model: nn.Module, folder: Path, description: dict[str, Any]) -> None:
@@ -29,12 +34,12 @@ def save(model: nn.Module, folder: Path, description: dict[str, Any]) -> None:
     storage.write_json(folder / DESCRIPTION, description)
 
 
-def describe(encoder: TextEncoder, **more: Any) -> dict[str, Any]:
+def describe(encoder: Encoder, **more: Any) -> dict[str, Any]:
     """What model.json holds."""
-    return {"model": encoder.config.model_dump(mode="json"), "vocab_size": encoder.vocab_size, **more}
+    return {"model": encoder.config.model_dump(mode="json"), **encoder.facts, **more}
 
 
-def load_encoder(folder: str | Path) -> tuple[TextEncoder, dict[str, Any]]:
+def load_encoder(folder: str | Path) -> tuple[Encoder, dict[str, Any]]:
     """The encoder of a pretrain or finetune folder, in evaluation mode, and its model.json."""
     description = _description(Path(folder))
     encoder = fresh(description)
@@ -62,7 +67,8 @@ def _description(folder: Path) -> dict[str, Any]:
     return storage.read_json(folder / DESCRIPTION)
 
 
-def fresh(description: dict[str, Any]) -> TextEncoder:
+def fresh(description: Mapping[str, Any]) -> Encoder:
     """A network of the described shape with weights drawn from torch's current seed."""
     config = MODELS.config(description["model"]["type"]).model_validate(description["model"])
-    return build(config, int(description["vocab_size"]))
+    image = description.get("image")
+    return build(config, int(description["vocab_size"]) if image is None else ImageFormat.of(image))

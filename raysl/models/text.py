@@ -1,5 +1,7 @@
 """Text encoders: BERT (Devlin et al., 2019) and GPT-2 (Radford et al., 2019), with one way to an embedding."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -7,15 +9,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raysl.models.config import BertConfig, GptConfig, TransformerConfig
-from raysl.models.transformer import BERT_STYLE, GPT_STYLE, Block, BlockStyle, initialize
+from raysl.models.encoder import Encoder
+from raysl.models.transformer import BERT_STYLE, GPT_STYLE, Block, BlockStyle, as_bias, initialize
 
 PAD, UNK, CLS, SEP, MASK = range(5)
 """Ids of the special tokens in every tokenizer that `prepare` trains."""
 
 
-class TextEncoder(nn.Module):
+class TextEncoder(Encoder):
     """Shared by BERT and GPT: token and position embeddings, blocks, and the pooled embedding."""
 
+    config: TransformerConfig
     style: BlockStyle
     causal: bool
 
@@ -25,7 +29,7 @@ class TextEncoder(nn.Module):
         self.tokens = nn.Embedding(vocab_size, config.width)
         self.positions = nn.Embedding(config.context_length, config.width)
         self.blocks = nn.ModuleList(
-            Block(config.width, config.num_heads, int(config.width * config.feedforward_ratio), config.dropout, self.style)
+            Block(config.width, config.num_heads, config.feedforward_width, config.dropout, self.style)
             for _ in range(config.num_layers)
         )
         self.norm = nn.LayerNorm(config.width, eps=self.style.norm_eps)  # after the embeddings (BERT) or the blocks (GPT)
@@ -43,19 +47,35 @@ class TextEncoder(nn.Module):
     def width(self) -> int:
         return self.config.width
 
-    def encode(self, tokens: Tensor, documents: Tensor | None = None) -> Tensor:
-        """Contextual vectors (batch, length, width).
+    @property
+    def facts(self) -> Mapping[str, int]:
+        return {"vocab_size": self.vocab_size}
+
+    def encode(self, tokens: Tensor, documents: Tensor | None = None, at: Tensor | None = None) -> Tensor:
+        """Contextual vectors (batch, length, width); with `at` (batch, length) only those where it is True (places, width).
 
         `documents` (batch, length) numbers the documents packed into a row: no token attends to another document and
         positions restart at each. Without it a row is one document, PAD is not attended to, and a document longer than
         `context_length` is read in windows of that length.
         """
         mask, positions = self._mask_and_positions(tokens, documents)
-        x: Tensor = self.tokens(tokens) + self.positions(positions)
+        x = self.tokens(tokens) + self.positions(positions)
+        return self._through_blocks(x, as_bias(mask, x) if torch.is_grad_enabled() else mask, False, at)
+
+    def encode_whole(self, tokens: Tensor) -> Tensor:
+        """The same for rows that are one document of at most `context_length` tokens each, none of them PAD: needs no mask.
+
+        A causal model may have PAD at the end of a row, whose vectors then mean nothing.
+        """
+        return self._through_blocks(self.tokens(tokens) + self.positions.weight[: tokens.shape[1]], None, self.causal)
+
+    def _through_blocks(self, x: Tensor, mask: Tensor | None, causal: bool, at: Tensor | None = None) -> Tensor:
         if not self.style.pre_norm:
             x = self.norm(x)
-        for block in self.blocks:
-            x = block(x, mask)
+        for place, block in enumerate(self.blocks, 1):
+            x = block(x, mask, causal, at if place == len(self.blocks) else None)
+        if at is not None and not len(self.blocks):
+            x = x[at]
         return self.norm(x) if self.style.pre_norm else x
 
     def _mask_and_positions(self, tokens: Tensor, documents: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -76,13 +96,13 @@ class TextEncoder(nn.Module):
             visible = visible & (steps[:, None] >= steps[None, :])
         return visible, positions
 
-    def embed(self, tokens: Tensor) -> Tensor:
-        """L2-normalised embedding of each row (batch, width): a mean of its vectors, each token with a learned weight.
+    def embed(self, inputs: Tensor) -> Tensor:
+        """L2-normalised embedding of rows of tokens (batch, width): a mean of its vectors, each token with a learned weight.
 
         The weights play the part of inverse frequencies in SIF (Arora et al., 2017).
         """
-        weight = torch.exp(self.pool_weight(tokens)) * (tokens != PAD)[..., None]  # (batch, length, 1)
-        pooled = (weight.transpose(1, 2) @ self.encode(tokens).float())[:, 0]  # (batch, width)
+        weight = torch.exp(self.pool_weight(inputs)) * (inputs != PAD)[..., None]  # (batch, length, 1)
+        pooled = (weight.transpose(1, 2) @ self.encode(inputs).float())[:, 0]  # (batch, width)
         return F.normalize(pooled, dim=-1)
 
 

@@ -6,17 +6,21 @@ gradient accumulation and uneven counts, and equals one process with the whole b
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from raysl.data.shards import RowKind, Tokens
-from raysl.models.text import TextEncoder
+from raysl.data.rows import Row
+from raysl.data.shards import Tokens
+from raysl.models.encoder import Encoder
+from raysl.models.text import PAD
 
 Batch = dict[str, Tensor]
+RowKind = Literal["packed", "documents", "pixels"]
 Uniform = Callable[[int], npt.NDArray[np.float64]]
 """uniform(k) -> (rows, k) numbers in [0, 1): the same for a row whatever the number of workers."""
 
@@ -37,11 +41,13 @@ class Objective(nn.Module):
     pretraining.
     """
 
+    unit: ClassVar[str] = "tokens"
+    """What the speed of a run is counted in: tokens or images."""
     row_kind: ClassVar[RowKind] = "packed"
     splits_batch: ClassVar[bool] = True
     """Whether micro-batches add up to the same loss; contrastive losses see only their own negatives and do not."""
 
-    def __init__(self, config: Any, encoder: TextEncoder) -> None:
+    def __init__(self, config: Any, encoder: Encoder) -> None:
         super().__init__()
         self.config, self.encoder = config, encoder
 
@@ -50,19 +56,33 @@ class Objective(nn.Module):
         for part in parts:
             part.requires_grad_(False)
 
+    def look_up(self, file: Callable[[str], Path]) -> None:
+        """Reads what the task has to know of the prepared data besides its rows: file(name) is its path on this node."""
+
     @property
     def row_length(self) -> int:
-        """Tokens of one row at most."""
-        return self.encoder.config.context_length
+        """Tokens of one row at most (text)."""
+        return int(self.encoder.config.context_length)
 
     @property
     def min_tokens(self) -> int:
         """Documents shorter than this are left out of `documents` rows."""
         return 1
 
-    def collate(self, rows: Sequence[Tokens], uniform: Uniform) -> Batch:
-        """Rows as they lie on disk -> tensors of one micro-batch; all randomness comes from `uniform`."""
+    def collate(self, rows: Sequence[Row], uniform: Uniform) -> Batch:
+        """Rows as they lie on disk -> tensors of one micro-batch, first what `embed` reads.
+
+        All randomness comes from `uniform`.
+        """
         raise NotImplementedError
+
+    def units(self, batch: Batch) -> int:
+        """Tokens or images in a micro-batch, padding left out."""
+        return int((next(iter(batch.values())) != PAD).sum())
+
+    def inputs(self, rows: Sequence[Row]) -> Tensor:
+        """Whole rows as `embed` reads them, nothing hidden, cut or augmented."""
+        return torch.from_numpy(pad(rows))
 
     def targets(self, batch: Batch) -> Tensor:
         """Number of targets of each part of the loss: a float tensor that is summed over micro-batches and ranks."""
@@ -72,9 +92,9 @@ class Objective(nn.Module):
         """Loss of this micro-batch; `totals` are the summed `targets` of the whole optimizer step."""
         raise NotImplementedError
 
-    def embed(self, tokens: Tensor) -> Tensor:
-        """Embedding (batch, width) of padded rows of tokens."""
-        return self.encoder.embed(tokens)
+    def embed(self, inputs: Tensor) -> Tensor:
+        """Embedding (batch, width) of the first tensor of a batch."""
+        return self.encoder.embed(inputs)
 
 
 def pad(rows: Sequence[Tokens], length: int | None = None) -> npt.NDArray[np.int64]:

@@ -1,11 +1,14 @@
 """Hidden words (Devlin et al., 2019), with the vocabulary head on the hidden positions only: same loss, less work."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from raysl.data.shards import Tokens
+from raysl.data.words import Bools, word_starts
+from raysl.errors import DataError
 from raysl.models.text import SEP
 from raysl.models.text import Bert as BertModel
 from raysl.objectives.base import Batch, Objective, StepOutput, Uniform, as_tensors, document_numbers, pad
@@ -22,10 +25,18 @@ class Bert(Objective):
     def __init__(self, config: BertConfig, encoder: BertModel) -> None:
         super().__init__(config, encoder)
         self.leave_out(encoder.pool_weight)
+        self.word_starts: Bools | None = None
+
+    def look_up(self, file: Callable[[str], Path]) -> None:
+        if self.config.whole_words:
+            self.word_starts = word_starts(file("tokenizer.json"))
 
     def collate(self, rows: Sequence[Tokens], uniform: Uniform) -> Batch:
         tokens = pad(rows, self.row_length)
-        inputs, labels = mask_tokens(tokens, self.config.mask_share, self.encoder.vocab_size, uniform(3 * self.row_length))
+        if self.config.whole_words and self.word_starts is None:
+            raise DataError("whole_words needs the prepared tokenizer; call look_up first.")
+        random = uniform(3 * self.row_length)
+        inputs, labels = mask_tokens(tokens, self.config.mask_share, self.encoder.vocab_size, random, self.word_starts)
         return as_tensors(tokens=inputs, labels=labels, documents=document_numbers(tokens, SEP))
 
     def targets(self, batch: Batch) -> Tensor:
@@ -33,7 +44,7 @@ class Bert(Objective):
 
     def forward(self, batch: Batch, totals: Tensor) -> StepOutput:
         hidden = batch["labels"] != IGNORED
-        vectors = self.encoder.encode(batch["tokens"], batch["documents"])[hidden]  # (hidden tokens, width)
+        vectors = self.encoder.encode(batch["tokens"], batch["documents"], at=hidden)  # (hidden tokens, width)
         logits = self.encoder.vocabulary_logits(vectors)
         loss = F.cross_entropy(logits.float(), batch["labels"][hidden], reduction="sum") / totals[0].clamp_min(1)
         return StepOutput(loss, {"hidden_words": loss.detach()})

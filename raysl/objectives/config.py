@@ -11,6 +11,8 @@ class BertConfig(PluginConfig):
     type: str = "bert"
     mask_share: float = Field(0.15, gt=0, lt=1)
     """Share of tokens to predict; of these 80 % are hidden, 10 % swapped, 10 % left."""
+    whole_words: bool = False
+    """Whether all pieces of a word are predicted or none: harder than guessing a piece from the rest of its word."""
 
 
 class GptConfig(PluginConfig):

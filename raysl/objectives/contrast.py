@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from raysl.models.encoder import at_least_float
 from raysl.objectives.gather import gather_rows
 
 
@@ -17,7 +18,7 @@ def nt_xent_sum(first: Tensor, second: Tensor, temperature: float) -> Tensor:
     all_second, _ = gather_rows(second)
     everything = torch.cat([all_first, all_second])  # (2N, width)
     rows, total = len(first), len(all_first)
-    similarity = views.float() @ everything.float().T / temperature  # (2B, 2N)
+    similarity = at_least_float(views) @ at_least_float(everything).T / temperature  # (2B, 2N)
     own = torch.arange(rows, device=views.device) + start
     itself = torch.cat([own, own + total])
     similarity = similarity.scatter(1, itself[:, None], float("-inf"))

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from raysl.data.shards import RowKind, Tokens
+from raysl.models.text import PAD, TextEncoder
 from raysl.models.text import Bert as BertModel
-from raysl.models.text import TextEncoder
 from raysl.objectives.base import Batch, Objective, StepOutput, Uniform, as_tensors
 from raysl.objectives.config import ContrastiveTextConfig
 from raysl.objectives.contrast import nt_xent_sum
@@ -26,6 +26,7 @@ class ContrastiveText(Objective):
     Config = ContrastiveTextConfig
     row_kind: ClassVar[RowKind] = "documents"
     splits_batch: ClassVar[bool] = False
+    encoder: TextEncoder
 
     def __init__(self, config: ContrastiveTextConfig, encoder: TextEncoder) -> None:
         super().__init__(config, encoder)
@@ -45,6 +46,9 @@ class ContrastiveText(Objective):
             inputs, labels = mask_tokens(masked, 0.15, self.encoder.vocab_size, uniform(3 * masked.shape[1])[: len(masked)])
             batch |= as_tensors(masked=inputs, labels=labels)
         return batch
+
+    def units(self, batch: Batch) -> int:
+        return sum(int((batch[name] != PAD).sum()) for name in ("first", "second", "masked") if name in batch)
 
     def targets(self, batch: Batch) -> Tensor:
         hidden = (batch["labels"] != IGNORED).sum() if "labels" in batch else torch.tensor(0)

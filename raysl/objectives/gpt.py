@@ -23,20 +23,33 @@ class Gpt(Objective):
         super().__init__(config, encoder)
         self.leave_out(encoder.pool_weight)
 
+    @property
+    def row_length(self) -> int:
+        """One more than the model reads: inputs and labels are the same tokens, shifted."""
+        return self.encoder.config.context_length + 1
+
     def collate(self, rows: Sequence[Tokens], uniform: Uniform) -> Batch:
         tokens = pad(rows, self.row_length)
         documents = document_numbers(tokens, SEP)
         labels = tokens[:, 1:].copy()
         labels[(documents[:, 1:] != documents[:, :-1]) | (labels == PAD)] = IGNORED
-        return as_tensors(tokens=tokens[:, :-1].copy(), labels=labels, documents=documents[:, :-1].copy())
+        batch = as_tensors(tokens=tokens[:, :-1].copy(), labels=labels)
+        if documents[:, -2].any():  # rows of one document each need no mask
+            batch |= as_tensors(documents=documents[:, :-1].copy())
+        return batch
 
     def targets(self, batch: Batch) -> Tensor:
         return (batch["labels"] != IGNORED).sum().float()[None]
 
     def forward(self, batch: Batch, totals: Tensor) -> StepOutput:
-        logits = self.encoder.vocabulary_logits(self.encoder.encode(batch["tokens"], batch["documents"]))
+        logits = self.encoder.vocabulary_logits(self._vectors(batch))
         loss = F.cross_entropy(
             logits.flatten(0, 1).float(), batch["labels"].flatten(), reduction="sum", ignore_index=IGNORED
         )
         loss = loss / totals[0].clamp_min(1)
         return StepOutput(loss, {"next_word": loss.detach()})
+
+    def _vectors(self, batch: Batch) -> Tensor:
+        if "documents" in batch:
+            return self.encoder.encode(batch["tokens"], batch["documents"])
+        return self.encoder.encode_whole(batch["tokens"])

@@ -11,6 +11,7 @@ from torch import nn
 
 import raysl
 from raysl import schema
+from raysl.errors import StageError
 from raysl.models.load import load_classifier, load_encoder
 from raysl.models.text import Gpt, TextEncoder
 from raysl.progress import Progress
@@ -50,6 +51,8 @@ def build_bundle(folder: Path, parts: Ingredients, config: ReleaseConfig) -> Bun
     runner = Runner(folder, config.max_tokens)
     rows = runner.to_rows(parts.held_out[schema.TEXT].slice(0, PARITY_ROWS).to_pylist())
     encoder, description = load_encoder(parts.encoder)
+    if not isinstance(encoder, TextEncoder):
+        raise StageError("Only text encoders are released so far; this run's encoder reads images.")
     classifier, classes = load_classifier(parts.classifier) if parts.classifier else (None, [])
     taken = _take_over(folder, parts.previous)
     parity = {**taken, **_export(folder, encoder, classifier, rows, config, skip=set(taken))}

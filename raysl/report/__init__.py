@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, Template
 from markupsafe import Markup
 
 from raysl import storage
-from raysl.report import contents, figures
+from raysl.report import contents, figures, prepared
 from raysl.run_config import RunConfig
 
 
@@ -18,16 +18,16 @@ def build(config: RunConfig) -> Path:
     folder = config.folder
     few_label, confusion = contents.evaluation(folder)
     curves = contents.loss_curves(folder)
-    environment = Environment(
-        loader=PackageLoader("raysl.report", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    page = environment.get_template("template.html").render(
+    prepare = prepared.read(folder)
+    page = _template().render(
         name=config.name,
         folder=str(folder),
         timings=contents.timings(folder),
-        drops=contents.drops(folder),
-        labels=contents.label_counts(folder),
+        prepare=prepare,
+        drop_figure=Markup(figures.drop_bars(prepare.drops)) if prepare and prepare.drops else None,
+        step_figure=Markup(figures.step_bars(prepare.steps)) if prepare and prepare.steps else None,
         curves={stage: Markup(figures.loss_curve(lines)) for stage, lines in curves.items()},
+        probes={stage: Markup(figures.probe_curve(lines)) for stage, lines in contents.probe_curves(folder).items()},
         few_label=few_label,
         few_label_figure=Markup(figures.few_label_bars(few_label)) if few_label else None,
         confusion_figure=Markup(figures.confusion_matrix(**confusion)) if confusion else None,

@@ -2,7 +2,7 @@
 
 import json
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -11,28 +11,7 @@ from typing import Any
 
 from raysl import storage
 
-EXAMPLES = 10
-LABELS = 30
 PACKAGES = ("raysl", "ray", "torch", "pyarrow", "tokenizers", "onnxruntime", "numpy", "scikit-learn")
-
-
-@dataclass(frozen=True)
-class Drop:
-    """Documents that one reason removed; `examples` are ids and beginnings of texts."""
-
-    reason: str
-    count: int
-    share: float
-    examples: Sequence[Mapping[str, str]]
-
-
-@dataclass(frozen=True)
-class Drops:
-    """The drop table of `prepare`."""
-
-    documents_in: int
-    kept: int
-    reasons: Sequence[Drop]
 
 
 @dataclass(frozen=True)
@@ -54,28 +33,20 @@ def timings(folder: Path) -> list[tuple[str, float]]:
     return [(name, float(stage["seconds"])) for name, stage in stages.items()]
 
 
-def drops(folder: Path) -> Drops | None:
-    path = folder / "prepare" / "report.json"
-    if not path.is_file():
-        return None
-    said = storage.read_json(path)
-    total, found = int(said["documents_in"]), said["examples"]
-    ordered = sorted(said["dropped"].items(), key=lambda item: -item[1])
-    reasons = [Drop(reason, count, count / max(total, 1), found.get(reason, [])[:EXAMPLES]) for reason, count in ordered]
-    return Drops(total, int(said["kept"]), reasons)
-
-
-def label_counts(folder: Path) -> list[tuple[str, int]]:
-    """The largest labels of the kept documents, largest first."""
-    path = folder / "prepare" / "report.json"
-    return list(storage.read_json(path)["labels"].items())[:LABELS] if path.is_file() else []
-
-
 def loss_curves(folder: Path) -> dict[str, dict[str, list[tuple[int, float]]]]:
     """Stage -> name of a loss -> (step, value); of steps that ran again, after a restart, the last counts."""
+    return _curves(folder, lambda key: key.endswith("loss"))
+
+
+def probe_curves(folder: Path) -> dict[str, dict[str, list[tuple[int, float]]]]:
+    """Stage -> accuracy of the kNN probe and what naming the largest class gets -> (step, value)."""
+    return _curves(folder, lambda key: key in ("knn_accuracy", "knn_largest_class"))
+
+
+def _curves(folder: Path, wanted: Callable[[str], bool]) -> dict[str, dict[str, list[tuple[int, float]]]]:
     stages: dict[str, dict[str, list[tuple[int, float]]]] = {}
     for line in _metric_lines(folder / "metrics.jsonl"):
-        for key in (key for key, value in line.items() if key.endswith("loss") and isinstance(value, int | float)):
+        for key in (key for key, value in line.items() if wanted(key) and isinstance(value, int | float)):
             points = stages.setdefault(line["stage"], {}).setdefault(key, [])
             while points and points[-1][0] >= line["step"]:
                 points.pop()

@@ -8,10 +8,41 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from raysl.report.contents import FewLabel
+from raysl.report.prepared import Drop
 
 COLOURS = ("#2563a8", "#d97706", "#3f8f5b", "#a63d57", "#6b5ca5", "#777777")
 NAME_CHARS = 24
 SETTINGS = {"svg.fonttype": "none", "svg.hashsalt": "raysl", "font.family": "sans-serif", "font.size": 9.0}
+
+
+def drop_bars(drops: Sequence[Drop]) -> str:
+    """Rows dropped for each reason, the commonest on top; the axis is logarithmic, because reasons differ by thousands."""
+    figure, axes = _figure(7, 0.8 + 0.24 * len(drops))
+    names = [drop.reason for drop in reversed(drops)]
+    axes.barh(range(len(drops)), [drop.count for drop in reversed(drops)], color=COLOURS[0])
+    axes.set_yticks(range(len(drops)), names, parse_math=False)
+    axes.set_xscale("log")
+    axes.set_xlabel("rows dropped")
+    return _svg(figure)
+
+
+def step_bars(steps: Mapping[str, Mapping[str, float]]) -> str:
+    """Wall seconds and CPU seconds of each step of `prepare`, and the peak memory of its largest task."""
+    figure = Figure(figsize=(7, 0.9 + 0.34 * len(steps)), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True, width_ratios=(2, 1))
+    places, used = range(len(steps)), list(steps.values())[::-1]
+    left.barh([p + 0.2 for p in places], [one["seconds"] for one in used], 0.38, color=COLOURS[0], label="wall")
+    left.barh(
+        [p - 0.2 for p in places], [one["cpu_seconds"] for one in used], 0.38, color=COLOURS[1], label="CPU of its tasks"
+    )
+    right.barh(places, [one["peak_mb"] for one in used], 0.6, color=COLOURS[2])
+    left.set_yticks(places, list(steps)[::-1], parse_math=False)
+    left.set_xlabel("seconds")
+    right.set_xlabel("peak memory of a task, MB")
+    left.legend(frameon=False)
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+    return _svg(figure)
 
 
 def loss_curve(losses: Mapping[str, Sequence[tuple[int, float]]]) -> str:
@@ -23,6 +54,20 @@ def loss_curve(losses: Mapping[str, Sequence[tuple[int, float]]]) -> str:
         axes.plot(steps, values, color=colour, label=label, marker="." if len(points) < 40 else None)
     axes.set_xlabel("step")
     axes.set_ylabel("loss")
+    axes.legend(frameon=False)
+    return _svg(figure)
+
+
+def probe_curve(lines: Mapping[str, Sequence[tuple[int, float]]]) -> str:
+    """Accuracy of the kNN probe over steps, with the share of the largest class as a dashed line."""
+    figure, axes = _figure(7, 3)
+    for colour, (name, points) in zip(COLOURS, lines.items(), strict=False):
+        steps, values = zip(*points, strict=True)
+        chance = name == "knn_largest_class"
+        axes.plot(steps, values, color=COLOURS[-1] if chance else colour, linestyle="--" if chance else "-",
+                  label="largest class" if chance else "kNN accuracy", marker=None if chance else ".")  # fmt: skip
+    axes.set_xlabel("step")
+    axes.set_ylabel("accuracy")
     axes.legend(frameon=False)
     return _svg(figure)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import Self
@@ -9,7 +10,8 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from raysl.data.shards import RowOrder, TokenRows
+from raysl.data.order import RowOrder
+from raysl.data.rows import RowFeed, Rows
 from raysl.objectives.base import Batch, Objective, Uniform
 
 
@@ -23,40 +25,54 @@ def uniform_for(seed: int, step: int, num_rows: int, places: npt.NDArray[np.int6
     return uniform
 
 
+@dataclass(frozen=True)
+class StepRows:
+    """What one rank reads for one optimizer step."""
+
+    batches: list[Batch]
+    """Its micro-batches."""
+    numbers: npt.NDArray[np.int64]
+    """Its rows."""
+    units: int
+    """Tokens or images in them."""
+
+
 class StepBatches:
     """Builds the micro-batches of one rank, one step ahead of the training in a thread."""
 
     def __init__(
-        self, objective: Objective, rows: TokenRows, seed: int, global_batch_size: int, accumulation_steps: int,
+        self, objective: Objective, rows: Rows, seed: int, global_batch_size: int, accumulation_steps: int,
         rank: int, world_size: int,
     ) -> None:  # fmt: skip
-        self.objective, self.rows, self.seed = objective, rows, seed
-        self.order = RowOrder(len(rows), seed)
+        self.objective, self.feed, self.seed = objective, RowFeed(rows, seed), seed
         self.global_batch_size, self.accumulation_steps = global_batch_size, accumulation_steps
         self.rank, self.world_size = rank, world_size
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="batches")
-        self._ahead: tuple[int, Future[list[Batch]]] | None = None
+        self._ahead: tuple[int, Future[StepRows]] | None = None
 
-    def step(self, step: int, last: bool = False) -> list[Batch]:
-        """Micro-batches of optimizer step `step`; starts on the next one unless this is the `last`."""
+    def step(self, step: int, last: bool = False) -> StepRows:
+        """Rows of optimizer step `step`; starts on the next one unless this is the `last`."""
         if self._ahead is not None and self._ahead[0] == step:
-            batches = self._ahead[1].result()
+            rows = self._ahead[1].result()
         else:
-            batches = self.build(step)
+            rows = self.build(step)
         self._ahead = None if last else (step + 1, self._thread.submit(self.build, step + 1))
-        return batches
+        return rows
 
-    def build(self, step: int) -> list[Batch]:
+    def build(self, step: int) -> StepRows:
         size = self.global_batch_size
-        numbers = self.order.rows(step * size, size)
+        first = step * size
+        numbers = self.feed.order.rows(first, size)
         mine = np.arange(self.rank, size, self.world_size)
-        return [
+        batches = [
             self.objective.collate(
-                [self.rows.row(int(n)) for n in numbers[places]], uniform_for(self.seed, step, size, places)
+                self.feed.read((first + places).tolist(), numbers[places].tolist()),
+                uniform_for(self.seed, step, size, places),
             )
             for places in np.array_split(mine, self.accumulation_steps)
             if len(places)
         ]
+        return StepRows(batches, numbers[mine], sum(self.objective.units(batch) for batch in batches))
 
     def __enter__(self) -> Self:
         return self
@@ -66,10 +82,10 @@ class StepBatches:
 
 
 def held_out_batches(
-    objective: Objective, rows: TokenRows, num_rows: int, batch_size: int, rank: int, world_size: int
+    objective: Objective, rows: Rows, num_rows: int, batch_size: int, rank: int, world_size: int
 ) -> list[Callable[[], Batch]]:
     """The same held-out batches at every call: this rank's share of the first `num_rows` rows in a fixed order."""
-    numbers = RowOrder(len(rows), 0).rows(0, min(num_rows, len(rows)))
+    numbers = RowOrder([len(rows)], 0).rows(0, min(num_rows, len(rows)))
     batches: list[Callable[[], Batch]] = []
     for start in range(0, len(numbers) - world_size + 1, batch_size):
         part = numbers[start : start + batch_size]

@@ -1,27 +1,47 @@
-"""Settings of `pretrain` and `finetune`."""
+"""Settings of `pretrain`, `tune` and `finetune`."""
 
-from typing import Literal
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, PositiveInt, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
-from raysl.config import AnyModel, AnyObjective, Config
+from raysl.config import AnyModel, AnyObjective, AnySource, Config
 
 
 class OptimizerConfig(Config):
-    """AdamW (Loshchilov & Hutter, 2019) with linear warm-up and cosine decay, counted in optimizer steps."""
+    """Optimizer with linear warm-up and cosine decay, counted in optimizer steps."""
 
+    type: Literal["adamw", "lars", "muon"] = "adamw"
+    """`adamw` (Loshchilov & Hutter, 2019); `lars` (You et al., 2017) for SimCLR with large batches; `muon` (Jordan et al.,
+    2024) for hidden matrices, with AdamW for the rest."""
     learning_rate: float = Field(1e-3, gt=0)
-    """Peak rate."""
+    """Peak rate, before `scale`."""
+    scale: Literal["none", "linear", "sqrt"] = "none"
+    """How the rate grows with global_batch_size / reference_batch_size (Goyal et al., 2017)."""
+    reference_batch_size: int = Field(256, ge=1)
+    """Rows of the global batch for which `learning_rate` is meant when `scale` is not none."""
     min_learning_rate_share: float = Field(0.05, ge=0, le=1)
     """Rate at the last step over the peak rate."""
     warmup_share: float = Field(0.05, ge=0, lt=1)
     """Share of the steps over which the rate rises."""
     weight_decay: float = Field(0.01, ge=0)
-    """For matrices only; biases, norms and embeddings of one dimension have none."""
+    """For matrices and filters only; norms, biases, positions, CLS and mask tokens have none."""
     betas: tuple[float, float] = (0.9, 0.99)
-    """Decay of the running mean and of the running square of gradients."""
+    """AdamW: decay of the running mean and of the running square of gradients."""
+    momentum: float = Field(0.9, ge=0, lt=1)
+    """LARS and Muon: decay of the running sum of gradients."""
+    trust_coefficient: float = Field(0.001, gt=0)
+    """LARS: step on a tensor over its norm, before the learning rate."""
     max_gradient_norm: float = Field(1.0, gt=0)
     """Global norm above which gradients are scaled down."""
+
+    @model_validator(mode="after")
+    def _every_value_has_an_effect(self) -> "OptimizerConfig":
+        used = {"betas": ("adamw", "muon"), "momentum": ("lars", "muon"), "trust_coefficient": ("lars",)}
+        for name, types in used.items():
+            if self.type not in types and getattr(self, name) != OptimizerConfig.model_fields[name].default:
+                raise ValueError(f"{name} has no effect with type={self.type}; it belongs to {' and '.join(types)}")
+        return self
 
 
 class CheckpointConfig(Config):
@@ -30,26 +50,105 @@ class CheckpointConfig(Config):
     every_steps: int = Field(200, ge=1)
     """Optimizer steps between two checkpoints."""
     keep_last: int = Field(2, ge=1)
-    """Checkpoints kept, the newest ones."""
+    """Checkpoints kept, the newest ones; the best one is kept besides."""
+    best_by: Literal["held_out_loss", "knn_accuracy"] = "held_out_loss"
+    """What makes a checkpoint the best one."""
+    save_model: Literal["last", "best"] = "last"
+    """Whose weights the stage ends with."""
+
+
+class ProbeConfig(Config):
+    """kNN accuracy of the embeddings on labelled rows (Wu et al., 2018): measured beside the training, never trained on."""
+
+    source: AnySource | None = None
+    """Labelled rows, as in prepare.source; null takes the validation split, where it has labels."""
+    max_rows: int = Field(1000, ge=2)
+    """Labelled rows at most; each is classified by the others."""
+    k: int = Field(20, ge=1)
+    """Neighbours that vote."""
+    temperature: float = Field(0.07, gt=0)
+    """Sharpness of the votes: lower weighs the nearest more."""
+
+
+class HealthConfig(Config):
+    """When a run stops instead of wasting the rest of its steps."""
+
+    min_embedding_spread: float = Field(0.01, ge=0)
+    """Spread of held-out embeddings (0 one point, 1 an even sphere) below which they count as collapsed."""
+    min_effective_rank: float = Field(1.5, ge=0)
+    """Directions that held-out embeddings use; below it they count as collapsed."""
+    patience: int = Field(3, ge=0)
+    """Collapsed evaluations in a row after which the run stops; 0 never stops."""
+    max_data_wait: float = Field(0.5, gt=0, le=1)
+    """Share of the time spent waiting for rows above which a run counts as starved."""
+    starved_after_s: float = Field(300, ge=0)
+    """Seconds of starving in a row after which the run stops."""
+
+
+class WorkerRange(Config):
+    """Workers that may come and go; a change goes on from the newest checkpoint."""
+
+    min: int = Field(1, ge=1)
+    """Fewest workers the run goes on with."""
+    max: int = Field(2, ge=1)
+    """Most workers it takes."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "WorkerRange":
+        if self.min > self.max:
+            raise ValueError(f"min must be at most max, got min {self.min} and max {self.max}")
+        return self
+
+
+class FeedConfig(Config):
+    """Where prepared shards lie and how they reach a node. It changes no row and no order, so it may differ on resuming."""
+
+    shards: str = ""
+    """Prepared outputs to train on: a folder, s3://bucket/folder or gs://bucket/folder; default: those of the run itself."""
+    cache_dir: str = ""
+    """Folder on each node's own disk for shards fetched or decoded; default: raysl-shards in the temporary folder."""
+    decode: Literal["cluster", "trainer"] = "cluster"
+    """Who decodes stored pictures: Ray tasks on CPUs that the training leaves, or threads of the training processes."""
+    decode_cpus: float = Field(0.5, gt=0)
+    """CPUs that one decoding task books."""
+
+    @field_validator("shards")
+    @classmethod
+    def _absolute(cls, shards: str) -> str:
+        """Workers have another current folder."""
+        return shards if not shards or "://" in shards else str(Path(shards).absolute())
 
 
 class PretrainConfig(Config):
     """One self-supervised run."""
 
+    how: ClassVar[frozenset[str]] = frozenset(
+        {"num_workers", "device", "max_failures", "log_every_steps", "tensorboard", "mlflow", "record_rows", "feed"}
+    )
+
     objective: AnyObjective
     """The pretext task."""
     model: AnyModel
     """The network."""
+    init_from: str | None = None
+    """Folder with weights to start from: config.json, model.safetensors and tokenizer.json in Hugging Face's layout."""
     optimizer: OptimizerConfig = OptimizerConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    probe: ProbeConfig | None = ProbeConfig()
+    health: HealthConfig = HealthConfig()
     global_batch_size: int = Field(256, ge=1)
     """Rows of one optimizer step over all workers together."""
     accumulation_steps: int = Field(1, ge=1)
     """Micro-batches that one optimizer step adds up."""
     max_steps: int = Field(1000, ge=1)
     """Optimizer steps of the run."""
-    num_workers: int = Field(2, ge=1)
-    """Training processes, one device each (CPU: one core each)."""
+    ema_decay: float = Field(0.0, ge=0, lt=1)
+    """Decay of the running mean of the weights, which is then what is evaluated and saved; 0 leaves it out."""
+    window_shards: int | None = Field(None, ge=1)
+    """Shards whose rows are mixed with each other; a node has two windows on its disk at most. Default: all shards."""
+    feed: FeedConfig = FeedConfig()
+    num_workers: PositiveInt | WorkerRange = 2
+    """Training processes, one device each (CPU: one core each): a number, or `{min: 1, max: 4}` as the cluster has room."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Autocast type; auto is bf16 where the device multiplies it fast, else fp32."""
     compile: bool = False
@@ -59,9 +158,33 @@ class PretrainConfig(Config):
     log_every_steps: int = Field(20, ge=1)
     """Optimizer steps between two lines of metrics.jsonl."""
     evaluate_every_steps: int = Field(200, ge=1)
-    """Optimizer steps between two held-out losses."""
+    """Optimizer steps between two evaluations: held-out loss, kNN probe, embedding spread and rank."""
     max_failures: int = Field(3, ge=0)
     """Restarts from the last checkpoint after a worker or node dies."""
+    tensorboard: bool = True
+    """Whether the logged numbers also go to <run>/tensorboard."""
+    mlflow: str | None = None
+    """Tracking URI that the logged numbers also go to (`pip install raysl[mlflow]`); null leaves it out."""
+    record_rows: bool = False
+    """Whether each worker writes the numbers of the rows of every step to <run>/pretrain/rows, for audits."""
+
+    @property
+    def max_workers(self) -> int:
+        return self.num_workers if isinstance(self.num_workers, int) else self.num_workers.max
+
+    @model_validator(mode="after")
+    def _every_worker_has_a_row(self) -> "PretrainConfig":
+        if self.global_batch_size < self.max_workers * self.accumulation_steps:
+            raise ValueError(
+                f"global_batch_size={self.global_batch_size} leaves some of {self.max_workers} workers x "
+                f"{self.accumulation_steps} accumulation_steps without a row; raise it or lower those"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _leave_out_what_is_off(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """One window over all shards leaves no mark, so that runs made before there were windows go on."""
+        return {key: value for key, value in handler(self).items() if (key, value) != ("window_shards", None)}
 
 
 class FinetuneConfig(Config):
@@ -83,3 +206,57 @@ class FinetuneConfig(Config):
     """Inverse regularization (C) of the logistic regression the head starts from."""
     max_tokens: int = Field(256, ge=8)
     """Tokens of a document that are read; longer ones are cut."""
+
+
+class SpaceConfig(Config):
+    """Values of one key to try; exactly one of these."""
+
+    log_uniform: tuple[float, float] | None = None
+    """Lowest and highest value, drawn evenly in its logarithm: for rates."""
+    uniform: tuple[float, float] | None = None
+    """Lowest and highest value, drawn evenly."""
+    integer: tuple[int, int] | None = None
+    """Lowest and highest whole number, both drawn too."""
+    choice: list[Any] | None = Field(None, min_length=1)
+    """Values of which one is drawn."""
+    grid: list[Any] | None = Field(None, min_length=1)
+    """Values that are all tried, with all of other grids."""
+
+    @model_validator(mode="after")
+    def _one_kind_in_order(self) -> "SpaceConfig":
+        given = [name for name in type(self).model_fields if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of {', '.join(type(self).model_fields)}, got {', '.join(given) or 'none'}")
+        ends = self.log_uniform or self.uniform or self.integer
+        if ends is not None and ends[0] >= ends[1]:
+            raise ValueError(f"{given[0]} goes from the lower to the higher value, got {list(ends)}")
+        if self.log_uniform is not None and self.log_uniform[0] <= 0:
+            raise ValueError(f"log_uniform needs values above 0, got {list(self.log_uniform)}")
+        return self
+
+
+class TuneConfig(Config):
+    """A search for better keys of `pretrain`: many short runs over the same prepared rows."""
+
+    search: dict[str, SpaceConfig] = Field(min_length=1)
+    """Full path of a key -> the values to try: `pretrain.optimizer.learning_rate: {log_uniform: [1e-4, 1e-2]}`."""
+    num_trials: int = Field(8, ge=1)
+    """Draws; with grids, draws for each place of the grid."""
+    max_steps: int | None = Field(None, ge=1)
+    """Optimizer steps of a trial; null takes pretrain.max_steps."""
+    metric: str = Field("held_out_loss", pattern=r"^(held_out_\w+|knn_accuracy|embedding_spread|effective_rank)$")
+    """What is compared at each evaluation: held_out_loss or another held-out number, or knn_accuracy."""
+    mode: Literal["min", "max"] = "min"
+    """Whether less or more is better."""
+    scheduler: Literal["none", "asha"] = "none"
+    """`asha` (Li et al., 2020) stops the worse half of the trials at half of their evaluations, a quarter, ..."""
+    max_concurrent: int | None = Field(None, ge=1)
+    """Trials at a time, one core or GPU each; null takes as many as the cluster has."""
+
+    @field_validator("search")
+    @classmethod
+    def _keys_of_pretrain(cls, search: dict[str, SpaceConfig]) -> dict[str, SpaceConfig]:
+        wrong = [key for key in search if not key.startswith("pretrain.") and key != "seed"]
+        if wrong:
+            raise ValueError(f"trials share what `prepare` made; search keys of pretrain (or seed), got '{wrong[0]}'")
+        return search

@@ -1,7 +1,12 @@
-"""Signs of collapse: how far embeddings spread and how many directions they use."""
+"""Signs that a run is wasted: a loss that is no number, embeddings that collapse, a trainer that waits for rows."""
+
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+
+from raysl.errors import TrainingError
+from raysl.train.config import HealthConfig
 
 
 def spread_and_rank(embeddings: Tensor) -> tuple[float, float]:
@@ -16,3 +21,44 @@ def spread_and_rank(embeddings: Tensor) -> tuple[float, float]:
     shares = values / values.sum().clamp_min(1e-12)
     entropy = -(shares * shares.clamp_min(1e-12).log()).sum()
     return spread, float(entropy.exp())
+
+
+class Watch:
+    """Raises TrainingError, with the key to change, when a run has gone wrong for as long as `config` allows.
+
+    Fed with values that are equal on every rank, so that all ranks stop at the same step.
+    """
+
+    def __init__(self, config: HealthConfig, learning_rate: float) -> None:
+        self.config, self.learning_rate = config, learning_rate
+        self._collapsed, self._starved_s = 0, 0.0
+
+    def numbers(self, step: int, values: Mapping[str, float]) -> None:
+        if all(abs(value) < float("inf") for value in values.values()):
+            return
+        raise TrainingError(
+            f"Loss or gradient is no number at step {step}. Lower pretrain.optimizer.learning_rate "
+            f"(now {self.learning_rate:g}) or use pretrain.precision=fp32."
+        )
+
+    def embeddings(self, step: int, spread: float, effective_rank: float) -> None:
+        limits = self.config
+        bad = spread < limits.min_embedding_spread or effective_rank < limits.min_effective_rank
+        self._collapsed = self._collapsed + 1 if bad else 0
+        if limits.patience and self._collapsed >= limits.patience:
+            raise TrainingError(
+                f"Embeddings have collapsed: at step {step} their spread is {spread:.3g} and their effective rank "
+                f"{effective_rank:.3g}, for {self._collapsed} evaluations in a row. Lower pretrain.optimizer.learning_rate "
+                f"(now {self.learning_rate:g}) or change pretrain.objective; pretrain.health.patience=0 goes on anyway."
+            )
+
+    def data_wait(self, step: int, share: float, seconds: float) -> None:
+        """`share` of the last `seconds` that the ranks waited for rows."""
+        limits = self.config
+        self._starved_s = self._starved_s + seconds if share > limits.max_data_wait else 0.0
+        if self._starved_s > limits.starved_after_s:
+            raise TrainingError(
+                f"Training starves: for {self._starved_s:,.0f} s to step {step} it waited for rows {share:.0%} of the time. "
+                f"Put run_dir on a faster disk, or give each worker more cores (fewer pretrain.num_workers a machine); "
+                f"pretrain.health.max_data_wait=1 goes on anyway."
+            )

@@ -1,12 +1,12 @@
 """The one training loop: plain PyTorch, any objective, one process or many, without Ray.
 
-Read top to bottom it is: batches of the step -> loss over the totals of the step -> clip -> AdamW -> metrics, checkpoint.
+Read top to bottom it is: rows of the step -> loss over the totals of the step -> clip -> optimizer -> average of the
+weights -> numbers, evaluation, checkpoint.
 """
 
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,16 +15,17 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from raysl import checkpoint
-from raysl.data.shards import TokenRows
-from raysl.errors import TrainingError
+from raysl.data.rows import Rows
 from raysl.objectives.base import Batch, Objective, StepOutput
-from raysl.train.batches import StepBatches, held_out_batches
+from raysl.train import optimizers
+from raysl.train.batches import StepBatches, StepRows
 from raysl.train.config import PretrainConfig
-from raysl.train.health import spread_and_rank
-from raysl.train.optimizers import adamw, rate_share, set_rate
-from raysl.train.world import World, resolve_precision
-
-HELD_OUT_ROWS = 1024
+from raysl.train.ema import WeightAverage
+from raysl.train.evaluate import Evaluator
+from raysl.train.health import Watch
+from raysl.train.meter import Meter
+from raysl.train.probe import LabelledRows
+from raysl.train.world import STAYS, World, autocast, resolve_precision
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -34,20 +35,28 @@ class Trainer:
     """State of one rank. `run` trains to `max_steps`, going on from the newest checkpoint in `checkpoints`."""
 
     objective: Objective
-    rows: TokenRows
-    held_out: TokenRows | None
+    rows: Rows
+    held_out: Rows | None
     config: PretrainConfig
     seed: int
     world: World
     checkpoints: Path | None = None
     report: Report = lambda _: None
+    labelled: LabelledRows | None = None
+    record: Callable[[int, Sequence[int]], None] = lambda *_: None
+    """Told the rows that this rank read for each step that is done."""
     step: int = 0
-    data_wait: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
+        config = self.config
         self.objective.to(self.world.device)
-        self.optimizer = adamw(self.objective, self.config.optimizer)
-        self.precision = resolve_precision(self.config.precision, self.world.device)
+        self.optimizer = optimizers.build(self.objective, config.optimizer)
+        self.peak_rate = optimizers.peak_rate(config.optimizer, config.global_batch_size)
+        self.average = WeightAverage(self.objective, config.ema_decay) if config.ema_decay else None
+        self.precision = resolve_precision(config.precision, self.world.device)
+        self.watch = Watch(config.health, config.optimizer.learning_rate)
+        self._best: float | None = None
+        self._saved, self._told = -1, STAYS
         self._resume()
         self.parallel = self._parallel()
 
@@ -60,35 +69,42 @@ class Trainer:
         return DistributedDataParallel(module, gradient_as_bucket_view=True)
 
     def run(self) -> dict[str, float]:
-        """Trains; returns the last held-out metrics. Raises TrainingError on a loss that is no number."""
-        config, started, first = self.config, time.monotonic(), self.step
+        """Trains and leaves the weights to keep in `objective`; returns the last held-out metrics.
+
+        Raises TrainingError when the run has gone wrong, and SystemExit, after a checkpoint, in a process that was told to
+        end.
+        """
+        config, last = self.config, dict[str, float]()
         self.objective.train()
-        size = config.global_batch_size
-        last: dict[str, float] = {}
-        with StepBatches(
-            self.objective, self.rows, self.seed, size, config.accumulation_steps, self.world.rank, self.world.size
-        ) as batches:
+        self.meter = Meter()
+        with self._writer(), StepBatches(
+            self.objective, self.rows, self.seed, config.global_batch_size, config.accumulation_steps,
+            self.world.rank, self.world.size,
+        ) as batches:  # fmt: skip
             while self.step < config.max_steps:
-                waited = time.monotonic()
-                micro_batches = batches.step(self.step, last=self.step + 1 == config.max_steps)
-                self.data_wait += time.monotonic() - waited
-                metrics = self._optimizer_step(micro_batches)
+                with self.meter.waiting():
+                    rows = batches.step(self.step, last=self.step + 1 == config.max_steps)
+                metrics = self._optimizer_step(rows)
                 self.step += 1
-                if self._due(config.log_every_steps):
-                    seconds = time.monotonic() - started
-                    self._log(metrics, (self.step - first) * size / seconds, self.data_wait / seconds)
+                self.meter.step(rows.units)
+                self.record(self.step, rows.numbers.tolist())
+                leaving = self._log(metrics) if self._due(config.log_every_steps) else STAYS
                 if self._due(config.evaluate_every_steps):
-                    last = self._held_out_loss()
-                if self._due(config.checkpoint.every_steps):
+                    last = self._evaluate()
+                if self._due(config.checkpoint.every_steps) or leaving:
                     self._save()
-        return last or self._held_out_loss()
+                if leaving:
+                    self._leave()
+            last = last or self._evaluate()
+        self._keep_final_weights()
+        return last
 
     def _due(self, every: int) -> bool:
         return self.step % every == 0 or self.step == self.config.max_steps
 
-    def _optimizer_step(self, micro_batches: list[Batch]) -> dict[str, Tensor]:
+    def _optimizer_step(self, rows: StepRows) -> dict[str, Tensor]:
         torch.manual_seed((self.seed << 24) ^ (self.step << 4) ^ self.world.rank)  # dropout: a function of the position
-        micro_batches = [{k: v.to(self.world.device, non_blocking=True) for k, v in b.items()} for b in micro_batches]
+        micro_batches = [{k: v.to(self.world.device, non_blocking=True) for k, v in b.items()} for b in rows.batches]
         totals = self.world.total(
             torch.stack([self.objective.targets(b).to(self.world.device) for b in micro_batches]).sum(0)
         )
@@ -98,10 +114,12 @@ class Trainer:
             for name, value in {"loss": output.loss.detach(), **output.metrics}.items():
                 sums[name] = sums.get(name, torch.zeros_like(value)) + value
         norm = nn.utils.clip_grad_norm_(self.objective.parameters(), self.config.optimizer.max_gradient_norm)
-        rate = self.config.optimizer.learning_rate * rate_share(self.step, self.config.max_steps, self.config.optimizer)
-        set_rate(self.optimizer, rate)
+        rate = self.peak_rate * optimizers.rate_share(self.step, self.config.max_steps, self.config.optimizer)
+        optimizers.set_rate(self.optimizer, rate)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.update(self.step)
         return sums | {"gradient_norm": norm / self.world.size, "learning_rate": torch.tensor(rate / self.world.size)}
 
     def _backward(self, batch: Batch, totals: Tensor, sync: bool) -> StepOutput:
@@ -109,66 +127,107 @@ class Trainer:
         parallel = self.parallel
         wait = parallel.no_sync() if isinstance(parallel, DistributedDataParallel) and not sync else nullcontext()
         with wait:
-            with self._autocast():
+            with autocast(self.world.device, self.precision):
                 output: StepOutput = parallel(batch, totals)
             (output.loss * self.world.size).backward()  # type: ignore[no-untyped-call]
         return output
 
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.world.device.type, self.precision, enabled=self.precision != torch.float32)
+    def _log(self, metrics: Mapping[str, Tensor]) -> int:
+        """Reports the numbers of this step and the speed since the last; returns whether a rank has been told to leave."""
+        window = self.meter.read()
+        told = self.world.leaving()
+        sums = self.world.sums({
+            **{name: float(value) for name, value in metrics.items()}, "units": window.units,
+            "data_wait": window.data_wait / self.world.size, "leaving": float(told if told != self._told else STAYS),
+        })  # fmt: skip
+        self._told = told
+        leaving, units, data_wait = int(sums.pop("leaving")), sums.pop("units"), sums.pop("data_wait")
+        self.watch.numbers(self.step, sums)
+        self.report({
+            "step": self.step, **sums, "rows_per_second": window.steps * self.config.global_batch_size / window.seconds,
+            f"{self.objective.unit}_per_second": units / window.seconds, "data_wait": data_wait,
+            "seconds_left": self.meter.seconds_left(self.config.max_steps - self.step),
+        })  # fmt: skip
+        self.watch.data_wait(self.step, data_wait, window.seconds)
+        return leaving
 
-    def _log(self, metrics: dict[str, Tensor], rate: float, data_wait: float) -> None:
-        names = sorted(metrics)
-        totals = self.world.total(
-            torch.stack([metrics[name].float().cpu() for name in names]).to(self.world.device)
-        ).tolist()
-        values = dict(zip(names, totals, strict=True))
-        if not all(abs(v) < float("inf") for v in values.values()):
-            raise TrainingError(
-                f"Loss or gradient is no number at step {self.step}. Lower pretrain.optimizer.learning_rate "
-                f"(now {self.config.optimizer.learning_rate:g}) or use pretrain.precision=fp32."
-            )
-        self.report({"step": self.step, **values, "rows_per_second": rate, "data_wait": data_wait})
+    def measure(self) -> dict[str, float]:
+        """Held-out loss, spread, rank and probe of the weights as they stand; nothing of them changes."""
+        return Evaluator(self.objective, self.held_out, self.labelled, self.config, self.world, self.precision)()
 
-    @torch.no_grad()
-    def _held_out_loss(self) -> dict[str, float]:
-        if self.held_out is None:
+    def _evaluate(self) -> dict[str, float]:
+        """Measures the weights that would be kept, and saves them when they are the best so far."""
+        with self.meter.paused(), self.average.applied() if self.average is not None else nullcontext():
+            values = self.measure()
+        if not values:
             return {}
-        self.objective.eval()
-        size = self.config.global_batch_size // self.config.accumulation_steps
-        sums: list[Tensor] = []
-        names: list[str] = []
-        embeddings: list[Tensor] = []
-        for build in held_out_batches(self.objective, self.held_out, HELD_OUT_ROWS, size, self.world.rank, self.world.size):
-            batch = {k: v.to(self.world.device) for k, v in build().items()}
-            counts = self.objective.targets(batch).to(self.world.device)
-            totals = self.world.total(counts)
-            with self._autocast():
-                output = self.objective(batch, totals)
-            names = ["loss", *output.metrics]
-            sums.append(torch.stack([output.loss.float(), *(v.float() for v in output.metrics.values())]))
-            embeddings.append(self.objective.embed(batch[next(iter(batch))]).float())
-        self.objective.train()
-        if not sums:
-            return {}
-        means = self.world.total(torch.stack(sums).mean(0)).tolist()
-        spread, effective_rank = spread_and_rank(torch.cat(embeddings))
-        values = {f"held_out_{n}": v for n, v in zip(names, means, strict=True)}
-        values |= {"embedding_spread": spread, "effective_rank": effective_rank}
         self.report({"step": self.step, **values})
+        if "embedding_spread" in values:
+            shared = self.world.sums({k: values[k] / self.world.size for k in ("embedding_spread", "effective_rank")})
+            self.watch.embeddings(self.step, shared["embedding_spread"], shared["effective_rank"])
+        measure = self.config.checkpoint.best_by
+        if measure in values:
+            score = values[measure] if measure == "knn_accuracy" else -values[measure]
+            if self._best is None or score > self._best:
+                self._best = score
+                self._save(score)
         return values
 
-    def _save(self) -> None:
+    def _writer(self) -> "checkpoint.Writer | nullcontext[None]":
         if self.checkpoints is None or self.world.rank != 0:
+            self.writer = None
+            return nullcontext()
+        self.writer = checkpoint.Writer(self.checkpoints, self.config.checkpoint.keep_last)
+        return self.writer
+
+    def _save(self, score: float | None = None) -> None:
+        if self.writer is None or self._saved == self.step:
             return
-        state = {"model": self.objective.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step}
-        checkpoint.save(self.checkpoints, self.step, state, self.config.checkpoint.keep_last)
+        self._saved = self.step
+        average = {"average": self.average.weights} if self.average is not None else {}
+        rows_read = self.step * self.config.global_batch_size
+        state = {
+            "model": self.objective.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step,
+            "seed": self.seed, "rows_read": rows_read, **average,
+        }  # fmt: skip
+        self.writer.save(self.step, state, score)
+
+    def _leave(self) -> None:
+        """All ranks wait for the checkpoint on disk; a process that was told to end does, one on a leaving node goes on."""
+        if self.writer is not None:
+            self.writer.wait()
+        self.world.sums({"on disk": 1.0})
+        if self.world.must_end():
+            raise SystemExit(143)
 
     def _resume(self) -> None:
-        found = checkpoint.latest(self.checkpoints) if self.checkpoints is not None else None
-        if found is None:
+        if self.checkpoints is None:
             return
-        state = checkpoint.load(found, self.world.device)
+        step = -1
+        if self.world.rank == 0:
+            checkpoint.clean(self.checkpoints)
+            found, best = checkpoint.latest(self.checkpoints), checkpoint.best(self.checkpoints)
+            self._best = best.score if best is not None else None
+            step = found.step if found is not None else -1
+        step = self._as_rank_0(step)  # a writer of a killed start may still add one while the ranks look
+        if step < 0:
+            return
+        state = checkpoint.load(checkpoint.at(self.checkpoints, step), self.world.device)
         self.objective.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        if self.average is not None:
+            self.average.load(state["average"])
         self.step = int(state["step"])
+
+    def _as_rank_0(self, step: int) -> int:
+        whole = self.world.total(torch.tensor(step if self.world.rank == 0 else 0, device=self.world.device))
+        return int(whole)
+
+    def _keep_final_weights(self) -> None:
+        """The best checkpoint's weights where the config asks for them, else the last ones; averaged where it averages."""
+        best = checkpoint.best(self.checkpoints) if self.checkpoints is not None else None
+        if self.config.checkpoint.save_model == "best" and best is not None:
+            state = checkpoint.load(best, self.world.device)
+            self.objective.load_state_dict(state.get("average", state["model"]))
+        elif self.average is not None:
+            self.objective.load_state_dict(self.average.weights)

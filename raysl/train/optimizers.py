@@ -1,29 +1,110 @@
-"""AdamW with the weight-decay groups and the schedule that the field uses."""
+"""AdamW, LARS and Muon with the weight-decay groups and the schedule that the field uses."""
 
 import math
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from raysl.train.config import OptimizerConfig
+from raysl.train.lars import LARS
+
+MARKERS = {"positions", "position", "pos_embed", "cls_token", "class_token", "mask_token"}
+"""Parts of a parameter's name that make it a learned place or a learned token: such tensors never decay."""
+EDGES = {"head", "heads", "classifier", "projection", "patches", "patch_embed", "enter", "leave"}
+"""Parts of a name that make a matrix an input or an output of the network: Muon leaves those to AdamW."""
+
+Group = dict[str, Any]
+
+
+def build(model: nn.Module, config: OptimizerConfig) -> "Optimizers":
+    """The optimizer of a config over all trainable parameters of `model`, each of them in exactly one group."""
+    if config.type == "lars":
+        matrices, others = decay_groups(model, config.weight_decay)
+        groups = [{**matrices, "adapt": True}, {**others, "adapt": False}]
+        return Optimizers([LARS(groups, config.learning_rate, config.momentum, config.trust_coefficient)])
+    if config.type == "muon":
+        hidden = hidden_matrices(model)
+        muon = torch.optim.Muon(
+            hidden, lr=config.learning_rate, weight_decay=config.weight_decay, momentum=config.momentum,
+            adjust_lr_fn="match_rms_adamw",  # steps of AdamW's size, so that one learning rate suits both
+        )  # fmt: skip
+        return Optimizers([muon, _adamw(decay_groups(model, config.weight_decay, hidden), config)])
+    return Optimizers([_adamw(decay_groups(model, config.weight_decay), config)])
 
 
 def adamw(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """AdamW; weights of two or more dimensions decay, biases, norms and one-column embeddings do not."""
-    return torch.optim.AdamW(
-        decay_groups(model, config.weight_decay), lr=config.learning_rate, betas=config.betas, fused=True
-    )
+    """AdamW (Loshchilov & Hutter, 2019) over all trainable parameters."""
+    return _adamw(decay_groups(model, config.weight_decay), config)
 
 
-def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Each trainable parameter in exactly one group; tied weights count once."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    decays = [p for p in parameters if p.ndim >= 2 and p.shape[-1] > 1]
-    kept = {id(p) for p in decays}
-    return [
-        {"params": decays, "weight_decay": weight_decay},
-        {"params": [p for p in parameters if id(p) not in kept], "weight_decay": 0.0},
-    ]
+def _adamw(groups: list[Group], config: OptimizerConfig) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
+
+
+class Optimizers:
+    """One or two torch optimizers that step together and share a schedule; in a checkpoint they are one state."""
+
+    def __init__(self, parts: list[torch.optim.Optimizer]) -> None:
+        self.parts = parts
+
+    @property
+    def param_groups(self) -> list[Group]:
+        return [group for part in self.parts for group in part.param_groups]
+
+    def step(self) -> None:
+        for part in self.parts:
+            part.step()
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        for part in self.parts:
+            part.zero_grad(set_to_none)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"parts": [part.state_dict() for part in self.parts]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for part, saved in zip(self.parts, state["parts"], strict=True):
+            part.load_state_dict(saved)
+
+
+def decay_groups(model: nn.Module, weight_decay: float, leave_out: Iterable[Tensor] = ()) -> list[Group]:
+    """The parameters that decay and those that do not, each trainable one in exactly one of the two.
+
+    Matrices and filters decay. Norms, biases, scalars of a table, positions, CLS and mask tokens do not. Tied weights are
+    one parameter and count once.
+    """
+    taken = {id(parameter) for parameter in leave_out}
+    groups: list[Group] = [{"params": [], "weight_decay": weight_decay}, {"params": [], "weight_decay": 0.0}]
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and id(parameter) not in taken:
+            groups[0 if _decays(name, parameter) else 1]["params"].append(parameter)
+    return groups
+
+
+def _decays(name: str, parameter: nn.Parameter) -> bool:
+    return parameter.ndim >= 2 and parameter[0].numel() > 1 and not MARKERS & set(name.split("."))
+
+
+def hidden_matrices(model: nn.Module) -> list[Tensor]:
+    """Weights of linear layers inside the network (Jordan et al., 2024): no embeddings, no first or last layer."""
+    return list(dict.fromkeys(_hidden(model)))
+
+
+def _hidden(model: nn.Module) -> Iterator[Tensor]:
+    tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    for name, module in model.named_modules():
+        inside = isinstance(module, nn.Linear) and not EDGES & set(name.split("."))
+        if inside and module.weight.requires_grad and id(module.weight) not in tables:
+            yield module.weight
+
+
+def peak_rate(config: OptimizerConfig, global_batch_size: int) -> float:
+    """Learning rate at the end of the warm-up: scaled with the global batch over 256 as the config says."""
+    share = global_batch_size / config.reference_batch_size
+    factor = {"none": 1.0, "linear": share, "sqrt": math.sqrt(share)}[config.scale]
+    return config.learning_rate * factor
 
 
 def rate_share(step: int, max_steps: int, config: OptimizerConfig) -> float:
@@ -36,6 +117,6 @@ def rate_share(step: int, max_steps: int, config: OptimizerConfig) -> float:
     return low + (1 - low) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
-def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+def set_rate(optimizer: "torch.optim.Optimizer | Optimizers", rate: float) -> None:
     for group in optimizer.param_groups:
         group["lr"] = rate

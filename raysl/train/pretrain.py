@@ -3,17 +3,22 @@
 from typing import Any
 
 from raysl import storage
+from raysl.data.prepared import Prepared
 from raysl.progress import Progress, say
 from raysl.run_config import RunConfig
-from raysl.stage import Manifest, Stage, check_same_config, require, section
+from raysl.stage import Manifest, Stage, check_same_config, section
+from raysl.train import start
+from raysl.train.config import PretrainConfig
 
 OUTPUTS = ("model.safetensors", "model.json")
 
 
 def stage_of(config: RunConfig) -> Stage:
-    prepared = require(config.folder, "prepare", "prepare")
+    """Raises StageError where there are no prepared outputs."""
     settings = {"seed": config.seed, **section(config, "pretrain")}
-    return Stage(config.folder, "pretrain", settings, {"prepare": prepared.content_hash})
+    prepared = Prepared.of(config)
+    inputs = {"prepare": prepared.manifest.content_hash, **start.check(config.training, prepared)}
+    return Stage(config.folder, "pretrain", settings, inputs)
 
 
 def pretrain(config: RunConfig, redo: bool = False) -> Manifest:
@@ -31,22 +36,33 @@ def pretrain(config: RunConfig, redo: bool = False) -> Manifest:
     from raysl import cluster
     from raysl.train import run
 
-    say(f"pretrain: starting {config.training.num_workers} workers")
+    say(f"pretrain: starting {_workers(config.training)}")
     cluster.connect()
     settings = config.training
     with Progress(f"pretrain: {settings.objective.type}", settings.max_steps, "steps") as progress:
         result = run.train(config, lambda message: _show(progress, message))
         progress.set(settings.max_steps)
+    return finish(stage, result, settings)
+
+
+def finish(stage: Stage, result: dict[str, Any], settings: PretrainConfig) -> Manifest:
+    """Commits what rank 0 handed back."""
     metrics = {name: value for name, value in result.items() if name not in ("train_rows", "parameters")}
     counts = {name: result[name] for name in ("train_rows", "parameters")} | {"steps": settings.max_steps}
     return stage.finish(counts, metrics, {name: storage.hash_file(stage.folder / name) for name in OUTPUTS})
 
 
+def _workers(settings: PretrainConfig) -> str:
+    workers = settings.num_workers
+    number = f"{workers}" if isinstance(workers, int) else f"{workers.min} to {workers.max}"
+    return f"{number} workers, {settings.global_batch_size} rows a step"
+
+
 def _show(progress: Progress, message: dict[str, Any]) -> None:
     if "start" in message:
+        say(f"pretrain: peak learning rate {message['peak_rate']:.3g}")
         progress.start_at(message["start"])
-    elif "loss" in message:
-        note = f"loss {message['loss']:.3f}  {message['rows_per_second']:,.0f} rows/s  data wait {message['data_wait']:.0%}"
-        progress.set(message["step"], note)
-    elif "held_out_loss" in message:
-        progress.set(message["step"], f"held-out loss {message['held_out_loss']:.3f}")
+    else:
+        from raysl.train.reporting import note_of
+
+        progress.set(message["step"], note_of(message))

@@ -15,8 +15,13 @@ import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from raysl import errors, storage
-from raysl.errors import ConfigError, RayslError, TrainingError
+from raysl.data import decode_tasks
+from raysl.data.prepared import ENCODED, IN_PROCESS, Prepared
+from raysl.errors import ConfigError, RayslError, StoreError, TrainingError
 from raysl.run_config import RunConfig
+from raysl.train import signals
+from raysl.train.config import PretrainConfig
+from raysl.train.preemption import SaveFirst, leaving
 from raysl.train.session import PRETRAIN, TrainJob, train_rank
 from raysl.train.world import World, resolve_device
 
@@ -44,6 +49,8 @@ class RayJob:
 
     job: TrainJob
     mailbox: Any
+    decodings: tuple[Any, int] | None
+    """Where stored pictures are decoded, and how many shards are asked for at a time; None: nothing to decode there."""
 
 
 def _worker(config: dict[str, Any]) -> dict[str, Any]:
@@ -52,29 +59,37 @@ def _worker(config: dict[str, Any]) -> dict[str, Any]:
     work: RayJob = config["work"]
     context = ray.train.get_context()
     device = ray.train.torch.get_device() if resolve_device(work.job.config.training.device).type == "cuda" else None
-    world = World(context.get_world_rank(), context.get_world_size(), device or resolve_device("cpu"))
+    world = World(context.get_world_rank(), context.get_world_size(), device or resolve_device("cpu"), leaving)
     try:
-        return train_rank(work.job, world, lambda message: work.mailbox.push.remote(message))
+        decoder = IN_PROCESS if work.decodings is None else decode_tasks.decoder(*work.decodings)
+        return train_rank(work.job, world, lambda message: work.mailbox.push.remote(message), decoder)
+    except StoreError:
+        raise  # it may meet one rank alone, and the store may be back at the next start
     except RayslError as error:  # every rank meets it, and another start would too: hand it over instead of dying
         return {"mistake": (type(error).__name__, str(error))}
+    finally:
+        signals.over()
 
 
 def train(config: RunConfig, on_message: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     """Runs the pretraining of `config` on `num_workers` Ray workers; returns rank 0's last metrics."""
     settings = config.training
     use_gpu = settings.device == "cuda" or (settings.device == "auto" and _cluster_has_gpu())  # the driver may have none
-    _check_resources(settings.num_workers, use_gpu)
+    fewest, most = workers = _worker_range(settings)
+    _check_resources(fewest, use_gpu)
     mailbox = Mailbox.remote()  # type: ignore[attr-defined]
+    decodings = _decodings(config, use_gpu)
     scratch = config.folder / PRETRAIN / ".ray"
     trainer = TorchTrainer(
         _worker,
-        train_loop_config={"work": RayJob(TrainJob(config.anchored()), mailbox)},
+        train_loop_config={"work": RayJob(TrainJob(config.anchored()), mailbox, decodings)},
         torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
-        scaling_config=ray.train.ScalingConfig(num_workers=settings.num_workers, use_gpu=use_gpu),
+        scaling_config=ray.train.ScalingConfig(num_workers=workers if fewest < most else most, use_gpu=use_gpu),
         run_config=ray.train.RunConfig(
             name=uuid.uuid4().hex,  # a name of its own: an old one would make Ray resume silently
             storage_path=str(scratch),
             failure_config=ray.train.FailureConfig(max_failures=settings.max_failures, controller_failure_limit=10),
+            callbacks=[SaveFirst()],
             logging_config=ray.train.LoggingConfig(log_level="ERROR"),
         ),
     )
@@ -91,6 +106,18 @@ def train(config: RunConfig, on_message: Callable[[dict[str, Any]], None]) -> di
         kind, message = result.return_value["mistake"]
         raise getattr(errors, kind)(message)
     return dict(result.return_value)
+
+
+def _decodings(config: RunConfig, use_gpu: bool) -> tuple[Any, int] | None:
+    settings = config.training
+    if settings.feed.decode == "trainer" or not Prepared.of(config).has(ENCODED):
+        return None
+    return decode_tasks.start(settings.max_workers, use_gpu, settings.feed.decode_cpus)
+
+
+def _worker_range(settings: PretrainConfig) -> tuple[int, int]:
+    workers = settings.num_workers
+    return (workers, workers) if isinstance(workers, int) else (workers.min, workers.max)
 
 
 def _cluster_has_gpu() -> bool:

@@ -1,28 +1,38 @@
 """One rank of a pretraining run, whoever started it: Ray Train, a test, or `python -m raysl.train.session` alone."""
 
-import json
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 
-from raysl import storage
 from raysl.catalog import OBJECTIVES
-from raysl.data.frequencies import token_frequencies
+from raysl.config import PluginConfig
+from raysl.data.pixels import PixelRows
+from raysl.data.prepared import IN_PROCESS, PIXELS, TOKENIZER, TOKENS, Decoder, Prepared
+from raysl.data.rows import Rows
 from raysl.data.shards import TokenRows
+from raysl.data.statistics import ImageStatistics, TextStatistics, statistics_of
+from raysl.errors import ConfigError
 from raysl.models import load as models
+from raysl.models.encoder import Encoder
+from raysl.models.text import TextEncoder
+from raysl.models.vision import ImageFormat
 from raysl.objectives.base import Objective
 from raysl.run_config import RunConfig
-from raysl.stage import log_metrics
+from raysl.train import start
+from raysl.train.labels import labelled_rows
 from raysl.train.loop import Trainer
+from raysl.train.memory import keep_freed_memory
+from raysl.train.record import RowRecord
+from raysl.train.reporting import note_of, reporting
+from raysl.train.signals import asked_to_end, listen
 from raysl.train.world import World, single
 
-PRETRAIN, PREPARE = "pretrain", "prepare"
-MESSAGE_EVERY_S = 0.5
+PRETRAIN, EXPORT = "pretrain", "export"
 
 
 @dataclass(frozen=True)
@@ -32,65 +42,75 @@ class TrainJob:
     config: RunConfig
 
 
-def build_objective(config: RunConfig) -> Objective:
+def build_objective(config: RunConfig, prepared: Prepared) -> Objective:
     """Fresh weights from the run's seed, the same on every rank."""
-    settings = config.training
-    folder = config.folder / PREPARE
-    vocab_size = len(json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"])
+    settings, statistics = config.training, statistics_of(prepared)
     torch.manual_seed(config.seed)
-    encoder = models.build(cast(Any, settings.model), vocab_size)
-    encoder.weigh_tokens(token_frequencies(folder / "tokens" / "train", vocab_size))
-    return cast(Objective, OBJECTIVES.load(settings.objective.type)(settings.objective, encoder))
+    encoder = build_encoder(settings.model, statistics)
+    if settings.init_from is not None:
+        start.load_weights(encoder, Path(settings.init_from), _tokenizer(config, prepared))
+    objective = cast(Objective, OBJECTIVES.load(settings.objective.type)(settings.objective, encoder))
+    if settings.accumulation_steps > 1 and not objective.splits_batch:
+        raise ConfigError(
+            f"'{settings.objective.type}' compares the rows of a batch with each other, so a part has another loss. "
+            f"Use pretrain.accumulation_steps=1, and more workers for larger batches."
+        )
+    objective.look_up(prepared.file)
+    return objective
 
 
-def train_rank(job: TrainJob, world: World, send: Callable[[dict[str, Any]], object] = lambda _: None) -> dict[str, Any]:
+def _tokenizer(config: RunConfig, prepared: Prepared) -> Path | None:
+    return prepared.file(TOKENIZER) if config.training.model.modality == "text" else None
+
+
+def build_encoder(model: PluginConfig, statistics: TextStatistics | ImageStatistics) -> Encoder:
+    if isinstance(statistics, ImageStatistics):
+        return models.build(model, ImageFormat.of(vars(statistics)))
+    encoder = models.build(model, len(statistics.frequencies))
+    if isinstance(encoder, TextEncoder):
+        encoder.weigh_tokens(np.array(statistics.frequencies))
+    return encoder
+
+
+def open_rows(prepared: Prepared, split: str, objective: Objective) -> Rows:
+    """The rows of a split as `objective` reads them; DataError where there are none."""
+    kind = objective.row_kind
+    if kind == "pixels":
+        return PixelRows(prepared.shards(PIXELS, split))
+    return TokenRows(prepared.shards(TOKENS, split), kind, objective.row_length, objective.min_tokens)
+
+
+def train_rank(
+    job: TrainJob, world: World, send: Callable[[dict[str, Any]], object] = lambda _: None, decoder: Decoder = IN_PROCESS
+) -> dict[str, Any]:
     """Trains this rank to the end; rank 0 writes metrics.jsonl and the model, and returns the last metrics."""
-    config = job.config
+    config, prepared = job.config, Prepared.of(job.config, decoder)
     if world.device.type == "cpu":
         torch.set_num_threads(1)  # two threads on two busy cores are many times slower than one
-    objective = build_objective(config)
-    folder = config.folder / PREPARE / "tokens"
-    rows = TokenRows(folder / "train", objective.row_kind, objective.row_length, objective.min_tokens)
-    held_out = TokenRows(folder / "validation", objective.row_kind, objective.row_length, objective.min_tokens)
-    reporter = Reporter(config.folder, send) if world.rank == 0 else None
+        keep_freed_memory()
+    objective = build_objective(config, prepared)
+    rows, held_out = (open_rows(prepared, split, objective) for split in ("train", "validation"))
     trainer = Trainer(
         objective, rows, held_out, config.training, config.seed, world,
-        checkpoints=config.folder / PRETRAIN / "checkpoints", report=reporter or (lambda _: None),
+        checkpoints=config.folder / PRETRAIN / "checkpoints", labelled=labelled_rows(config, prepared, objective),
     )  # fmt: skip
-    if reporter is not None:
-        drop_metrics_after(config.folder, trainer.step)
-        send({"start": trainer.step, "rows": len(rows)})
-    last = trainer.run()
+    if config.training.record_rows:
+        trainer.record = RowRecord(config.folder / PRETRAIN / "rows", trainer.step, world.rank, world.size)
+    with reporting(config, trainer, send):
+        last = trainer.run()
     if world.rank == 0:
         description = models.describe(
             objective.encoder, objective=config.training.objective.model_dump(mode="json"), step=trainer.step
         )
         models.save(objective.encoder, config.folder / PRETRAIN, description)
+        start.export(objective.encoder, config.folder / PRETRAIN / EXPORT, _tokenizer(config, prepared))
+    prepared.close()
     return {**last, "train_rows": len(rows), "parameters": sum(p.numel() for p in objective.parameters())}
 
 
-class Reporter:
-    """Rank 0's metrics: every line to metrics.jsonl, a message to the driver at most twice a second."""
-
-    def __init__(self, run_folder: Path, send: Callable[[dict[str, Any]], object]) -> None:
-        self.run_folder, self.send = run_folder, send
-        self._sent = 0.0
-
-    def __call__(self, metrics: dict[str, Any]) -> None:
-        log_metrics(self.run_folder, PRETRAIN, **metrics)
-        if time.monotonic() - self._sent >= MESSAGE_EVERY_S:
-            self._sent = time.monotonic()
-            self.send(metrics)
-
-
-def drop_metrics_after(run_folder: Path, step: int) -> None:
-    """Removes lines that a killed run wrote after its last checkpoint, so that each step stands once."""
-    path = run_folder / "metrics.jsonl"
-    if not path.is_file():
-        return
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
-    kept = [line for line in lines if line.get("stage") != PRETRAIN or line.get("step", 0) <= step]
-    storage.write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
+def _say(message: dict[str, Any]) -> None:
+    step = message.get("step")
+    print(f"step {step:>6}  {note_of(message)}" if step is not None else message, flush=True)
 
 
 def main(path: str, *overrides: str) -> None:
@@ -98,7 +118,8 @@ def main(path: str, *overrides: str) -> None:
     from raysl.run_config import load
 
     config = load(path, overrides)
-    print(train_rank(TrainJob(config), single(config.training.device), print))
+    listen()
+    print(train_rank(TrainJob(config), single(config.training.device, asked_to_end), _say))
 
 
 if __name__ == "__main__":

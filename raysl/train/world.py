@@ -1,5 +1,6 @@
-"""The processes of a run, with or without Ray: rank, size, device, and the sums over ranks."""
+"""The processes of a run, with or without Ray: rank, size, device, the sums over ranks, and when one has to leave."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -7,6 +8,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from raysl.errors import ConfigError
+
+STAYS, NODE_LEAVES, MUST_END = range(3)
+"""What a rank knows of its future: nothing, its node is being drained, its process was sent SIGTERM."""
 
 
 @dataclass(frozen=True)
@@ -16,6 +20,8 @@ class World:
     rank: int
     size: int
     device: torch.device
+    leaving: Callable[[], int] = lambda: STAYS
+    """STAYS, NODE_LEAVES or MUST_END, asked at every logged step."""
 
     def total(self, values: Tensor) -> Tensor:
         """Sum over all ranks; a new tensor."""
@@ -24,10 +30,23 @@ class World:
             dist.all_reduce(values)
         return values
 
+    def sums(self, values: Mapping[str, float]) -> dict[str, float]:
+        """Sum over all ranks of numbers that every rank has under the same names."""
+        names = sorted(values)
+        totals = self.total(torch.tensor([values[name] for name in names], device=self.device)).tolist()
+        return dict(zip(names, totals, strict=True))
 
-def single(device: str = "auto") -> World:
+    def must_end(self) -> bool:
+        return self.leaving() == MUST_END
+
+
+def single(device: str = "auto", leaving: Callable[[], int] = lambda: STAYS) -> World:
     """One process on its own: how the core is profiled and tested."""
-    return World(0, 1, resolve_device(device))
+    return World(0, 1, resolve_device(device), leaving)
+
+
+def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:
+    return torch.autocast(device.type, precision, enabled=precision != torch.float32)
 
 
 def resolve_device(name: str) -> torch.device:

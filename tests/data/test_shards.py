@@ -1,10 +1,9 @@
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from raysl.data.frequencies import token_frequencies
-from raysl.data.shards import RowOrder, TokenRows
+from raysl.data.shards import TokenRows
+from raysl.data.statistics import token_frequencies
 from raysl.errors import DataError
 from tests.token_shards import write_shards
 
@@ -24,26 +23,6 @@ def test_documents_are_slices_and_short_ones_are_left_out(tmp_path: Path) -> Non
 def test_missing_shards_name_the_command_that_makes_them(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="raysl prepare"):
         TokenRows(tmp_path, "packed", 4)
-
-
-def test_order_visits_each_row_once_an_epoch_in_another_order() -> None:
-    order = RowOrder(10, seed=1)
-    first, second = order.rows(0, 10), order.rows(10, 10)
-    assert sorted(first) == sorted(second) == list(range(10))
-    assert first.tolist() != second.tolist()
-
-
-def test_a_batch_over_the_end_of_an_epoch_drops_no_row() -> None:
-    order = RowOrder(10, seed=1)
-    batches = [order.rows(start, 4) for start in range(0, 20, 4)]
-    assert np.bincount(np.concatenate(batches), minlength=10).tolist() == [2] * 10
-    assert np.concatenate(batches).tolist() == RowOrder(10, seed=1).rows(0, 20).tolist()
-
-
-def test_ranks_of_any_number_read_disjoint_rows_of_the_same_batch() -> None:
-    whole = RowOrder(100, seed=3).rows(24, 12)
-    for world in (1, 2, 3):
-        assert sorted(np.concatenate([whole[rank::world] for rank in range(world)])) == sorted(whole)
 
 
 def test_frequencies_count_documents_not_occurrences(tmp_path: Path) -> None:

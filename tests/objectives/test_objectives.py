@@ -18,6 +18,7 @@ from raysl.objectives.contrastive_text import ContrastiveText
 from raysl.objectives.gpt import Gpt as GptObjective
 from raysl.objectives.masking import IGNORED, mask_tokens
 from raysl.objectives.views import two_spans
+from raysl.train.batches import uniform_for
 
 VOCAB = 60
 
@@ -169,3 +170,67 @@ def test_embedding_ignores_padding_and_reads_long_documents_in_windows() -> None
     assert float(alone.norm()) == pytest.approx(1.0, abs=1e-5)
     assert torch.isfinite(long).all()
     assert torch.isfinite(model.embed(torch.full((1, 4), PAD))).all()
+
+
+def test_rows_of_one_document_need_no_mask_and_compute_the_same() -> None:
+    objective = GptObjective(GptObjectiveConfig(), encoder(Gpt, GptConfig))
+    rows = [np.random.default_rng(n).integers(5, VOCAB, 17 - n).astype(np.int32) for n in range(3)]
+    plain = objective.collate(rows, uniform_of(3))
+    assert "documents" not in plain
+    masked = plain | {"documents": torch.zeros_like(plain["tokens"])}
+    losses = [objective(batch, objective.targets(batch)).loss for batch in (plain, masked)]
+    assert torch.equal(plain["labels"][2, -1:], torch.tensor([IGNORED]))
+    torch.testing.assert_close(losses[0], losses[1], atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize(("kind", "config"), [(Bert, BertConfig), (Gpt, GptConfig)])
+def test_no_gradient_crosses_a_document_border_or_comes_from_what_follows(
+    kind: type, config: type, precision: torch.dtype
+) -> None:
+    """The same as above on the paths that training takes: the gradient of one document's vectors in the others is 0.0."""
+    model = encoder(kind, config).to(precision)
+    tokens = torch.tensor([[10, 11, 12, 13, SEP, 20, 21, 22, SEP]])
+    numbers = torch.from_numpy(document_numbers(tokens.numpy(), SEP))
+    seen: list[torch.Tensor] = []
+    model.tokens.register_forward_hook(lambda module, given, out: seen.append(out))
+    direction = torch.randn(32, generator=torch.Generator().manual_seed(0))
+    vectors = model.encode(tokens, numbers)
+    (gradient,) = torch.autograd.grad(vectors[0, 6].float() @ direction, seen[0])
+    assert (gradient[0, :5] == 0.0).all()
+    assert (gradient[0, 5:7] != 0.0).any(-1).all()
+    assert (gradient[0, 7:] == 0.0).all() == (kind is Gpt)
+    if kind is Gpt:
+        (gradient,) = torch.autograd.grad(model.encode_whole(tokens)[0, 3].float() @ direction, seen[-1])
+        assert (gradient[0, 4:] == 0.0).all()
+
+
+def test_hidden_words_alone_go_through_the_last_layers_and_come_out_the_same() -> None:
+    model = encoder(Bert, BertConfig)
+    tokens = torch.tensor([[10, 11, 12, SEP, 20, 21, SEP], [30, 31, SEP, PAD, PAD, PAD, PAD]])
+    numbers = torch.from_numpy(document_numbers(tokens.numpy(), SEP))
+    hidden = torch.rand(2, 7, generator=torch.Generator().manual_seed(0)) < 0.5
+    torch.testing.assert_close(model.encode(tokens, numbers, at=hidden), model.encode(tokens, numbers)[hidden])
+
+
+def test_whole_words_are_hidden_together_or_not_at_all() -> None:
+    generator = np.random.default_rng(0)
+    starts = generator.random(1000) < 0.4
+    tokens = generator.integers(0, 1000, (200, 500))
+    _, labels = mask_tokens(tokens, 0.15, 1000, generator.random((200, 1500)), starts)
+    begins = starts[tokens] | (tokens < 5)
+    begins[:, 0] = True
+    word = np.cumsum(begins.ravel())
+    chosen, ordinary = (labels != IGNORED).ravel(), (tokens >= 5).ravel()
+    pieces, hidden = np.bincount(word, ordinary), np.bincount(word, chosen)
+    assert ((hidden == 0) | (hidden == pieces)).all()
+    assert chosen.sum() / ordinary.sum() == pytest.approx(0.15, abs=0.01)
+
+
+def test_masks_differ_between_epochs_and_are_the_same_after_a_resume() -> None:
+    objective = BertObjective(BertObjectiveConfig(), encoder(Bert, BertConfig))
+    rows = [np.random.default_rng(n).integers(5, VOCAB, 16).astype(np.int32) for n in range(32)]
+    places = np.arange(32)
+    first, again, later = (objective.collate(rows, uniform_for(3, step, 32, places))["labels"] for step in (4, 4, 5))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, later)

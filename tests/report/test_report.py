@@ -6,11 +6,14 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from raysl import storage
 from raysl.report import build, contents
 from raysl.run_config import RunConfig
+from raysl.schema import REMOVED
 from raysl.stage import Stage, log_metrics
 
 HOSTILE = "<script>alert('document')</script> $x^2$"
@@ -33,9 +36,13 @@ def fill(folder: Path) -> None:
     stage = Stage(folder, "prepare", {"a": 1}, {})
     examples = [{"id": f"copy {i}", "text": HOSTILE} for i in range(12)]
     storage.write_json(stage.begin() / "report.json", {
-        "documents_in": 1000, "kept": 985, "dropped": {"too_short": 3, "duplicate": 12},
-        "examples": {"duplicate": examples}, "labels": {"json": 3, HOSTILE: 1},
+        "rows_name": "events", "documents_in": 1000, "kept": 985, "dropped": {"too_short": 3, "duplicate": 12},
+        "examples": {"duplicate": examples}, "labels": {"json": 3, HOSTILE: 1}, "vocab_size": 400,
+        "token_statistics": {"bytes_per_token": 3.5, "splits": {"train": {"documents": 900, "tokens": 12345, "bytes": 1}}},
+        "usage": {"clean": {"seconds": 2.0, "cpu_seconds": 3.0, "peak_mb": 250.0}},
     })  # fmt: skip
+    removed = [{"id": "copy 3", "reason": "duplicate", "kept_id": "the original", "jaccard": 0.9}]
+    pq.write_table(pa.Table.from_pylist(removed, schema=REMOVED), stage.folder / "removed.parquet")
     stage.finish({}, {}, {})
     for step in (20, 40, 60, 40, 60):  # killed after 60, started again from the checkpoint at 20
         log_metrics(folder, "pretrain", step=step, loss=5 - step / 20)
@@ -73,9 +80,21 @@ class Page(HTMLParser):
 def test_report_shows_every_part_that_exists(config: RunConfig) -> None:
     fill(config.folder)
     page = Page(build(config).read_text(encoding="utf-8"))
-    for heading in ("Documents", "Labels", "Loss: pretrain", "Few labels", "Confusion on the test split", "Release", "Time"):
+    headings = (
+        "Events",
+        "Tokens",
+        "Labels",
+        "Time and memory of prepare",
+        "Loss: pretrain",
+        "Few labels",
+        "Release",
+        "Time",
+    )
+    for heading in (*headings, "Confusion on the test split"):
         assert heading in page.words
-    assert page.tags.count("svg") == 3
+    assert page.tags.count("svg") == 5
+    assert "kept: the original  jaccard 0.9" in page.words
+    assert {"12,345", "3.5", "250"} <= set(page.words)
     assert "1.20%" in page.words  # 12 of 1,000
     assert "1.5e-06" in page.words
     assert "latency p50, ms" in page.words
@@ -109,6 +128,14 @@ def test_steps_that_ran_again_count_once(config: RunConfig) -> None:
     assert curves == {"loss": [(20, 4.0), (40, 3.0), (60, 2.0)], "validation_loss": [(60, 2.5)]}
 
 
+def test_the_probe_has_a_curve_of_its_own(config: RunConfig) -> None:
+    fill(config.folder)
+    with open(config.folder / "metrics.jsonl", "a") as file:
+        file.write('{"stage": "pretrain", "step": 70, "knn_accuracy": 0.5, "knn_largest_class": 0.2, "knn_k": 20}\n')
+    assert contents.probe_curves(config.folder)["pretrain"]["knn_accuracy"] == [(70, 0.5)]
+    assert "kNN accuracy" in Page(build(config).read_text(encoding="utf-8")).words
+
+
 def test_few_label_rows_hold_mean_and_spread(config: RunConfig) -> None:
     fill(config.folder)
     rows, _ = contents.evaluation(config.folder)
@@ -127,7 +154,7 @@ def test_report_renders_in_a_browser_without_network(config: RunConfig) -> None:
     assert seen["requests"] == []
     assert seen["headings"][0] == "small"
     assert all(box["width"] > 100 and box["height"] > 100 for box in seen["figures"])
-    assert len(seen["figures"]) == 3
+    assert len(seen["figures"]) == 5
 
 
 def render(playwright: Any, report: Path) -> dict[str, Any]:

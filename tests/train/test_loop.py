@@ -1,5 +1,7 @@
 """The loop: what it learns, and that neither workers, micro-batches nor a stop in between change it."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +21,12 @@ from raysl.objectives.config import ContrastiveTextConfig
 from raysl.objectives.config import GptConfig as GptObjectiveConfig
 from raysl.objectives.contrastive_text import ContrastiveText
 from raysl.objectives.gpt import Gpt as GptObjective
+from raysl.train import record
+from raysl.train.batches import StepBatches, uniform_for
 from raysl.train.config import PretrainConfig
 from raysl.train.loop import Trainer
-from raysl.train.world import World, single
+from raysl.train.record import RowRecord
+from raysl.train.world import MUST_END, NODE_LEAVES, STAYS, World, single
 from tests.token_shards import random_documents, write_shards
 
 VOCAB = 50
@@ -75,61 +80,208 @@ def test_loss_falls(shards: Path, kind: str) -> None:
     assert np.mean(losses[-5:]) < 0.8 * losses[0]
 
 
+def gradients(trainer: Trainer) -> list[torch.Tensor]:
+    """Those of the only step of a run, before they are clipped."""
+    trainer.optimizer.step = trainer.optimizer.zero_grad = lambda *_, **__: None  # keep the gradients of the step
+    trainer.run()
+    return [p.grad.clone() for p in trainer.objective.parameters() if p.grad is not None]
+
+
+ONE_STEP = {"max_steps": 1, "optimizer": {"max_gradient_norm": 1e9}, "checkpoint": {"every_steps": 100}}
+
+
 @pytest.mark.parametrize("kind", ["gpt", "bert"])
 def test_micro_batches_give_the_gradient_of_the_whole_batch(shards: Path, kind: str) -> None:
-    """Target counts differ between micro-batches, so a mean of means would be wrong."""
-    one = trainer_of(shards, kind, config_of(kind, max_steps=1), single("cpu"))
-    four = trainer_of(shards, kind, config_of(kind, max_steps=1, accumulation_steps=5), single("cpu"))
-    for trainer in (one, four):
-        trainer.optimizer.zero_grad = lambda set_to_none=True: None  # keep the gradients of the step
-        trainer.run()
-    for first, second in zip(one.objective.parameters(), four.objective.parameters(), strict=True):
-        if first.grad is not None:
-            torch.testing.assert_close(first.grad, second.grad, atol=1e-6, rtol=1e-4)
+    """Target counts differ between micro-batches, so a mean of means would be wrong; 12 rows in 5 parts are uneven."""
+    one = gradients(trainer_of(shards, kind, config_of(kind, **ONE_STEP), single("cpu")))
+    five = gradients(trainer_of(shards, kind, config_of(kind, **ONE_STEP, accumulation_steps=5), single("cpu")))
+    for first, second in zip(one, five, strict=True):
+        torch.testing.assert_close(first, second, atol=1e-6, rtol=1e-4)
 
 
-def _rank(rank: int, size: int, kind: str, shards: str, port: str, out: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{port}", rank=rank, world_size=size)
-    trainer = trainer_of(Path(shards), kind, config_of(kind), World(rank, size, torch.device("cpu")))
+@dataclass(frozen=True)
+class Plan:
+    """One run that ranks do together; `name` is the folder of its checkpoints and of the rows that each rank wrote down."""
+
+    name: str
+    kind: str
+    settings: dict[str, object] = field(default_factory=dict)
+    stop_at: int = 0
+
+
+FIVE_STEPS = {"max_steps": 20, "checkpoint": {"every_steps": 5}}
+FIVE_PARTS = {**ONE_STEP, "accumulation_steps": 5}
+TWO_RANKS = (
+    Plan("contrast", "contrastive_text"),
+    Plan("bert", "bert"),
+    Plan("gpt parts", "gpt", FIVE_PARTS),
+    Plan("bert parts", "bert", FIVE_PARTS),
+    Plan("whole", "bert", FIVE_STEPS),
+    Plan("2 then 2", "bert", FIVE_STEPS, stop_at=7),
+    Plan("2 then 2", "bert", FIVE_STEPS),
+    Plan("2 then 1", "bert", FIVE_STEPS, stop_at=7),
+    Plan("1 then 2", "bert", FIVE_STEPS),
+)
+THREE_RANKS = (Plan("contrast", "contrastive_text"),)
+
+
+class Stop(Exception):
+    """The end of a run that is cut off."""
+
+
+def carry_out(plan: Plan, shards: Path, folder: Path, world: World) -> None:
+    """Runs a plan on this rank, on from its newest checkpoint, and keeps what came out as <name>.<rank>."""
+    config = config_of(plan.kind, **plan.settings)
+    trainer = trainer_of(shards, plan.kind, config, world, checkpoints=folder / plan.name)
     losses: list[float] = []
     trainer.report = lambda m: losses.append(m["loss"])
-    trainer.run()
-    if rank == 0:
-        torch.save({"weights": weights(trainer), "losses": losses}, out)
+    rows = RowRecord(folder / f"{plan.name} rows", trainer.step, world.rank, world.size)
+
+    def note(step: int, numbers: Sequence[int]) -> None:
+        rows(step, numbers)
+        if step == plan.stop_at:
+            raise Stop
+
+    trainer.record = note
+    if plan.settings.get("max_steps") == 1:
+        found: object = gradients(trainer)
+    elif plan.stop_at:
+        with pytest.raises(Stop):
+            trainer.run()
+        return
+    else:
+        trainer.run()
+        found = {"weights": weights(trainer), "losses": losses}
+    torch.save(found, folder / f"{plan.name}.{world.rank}")
+
+
+def _rank(rank: int, size: int, plans: Sequence[Plan], shards: Path, folder: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store-{size}", rank=rank, world_size=size)
+    for plan in plans:
+        carry_out(plan, shards, folder, World(rank, size, torch.device("cpu")))
+        dist.barrier()
     dist.destroy_process_group()
 
 
+@pytest.fixture(scope="module")
+def two_ranks(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two processes did together; a process costs seconds to start, so all plans share them."""
+    folder = tmp_path_factory.mktemp("two")
+    carry_out(Plan("1 then 2", "bert", FIVE_STEPS, stop_at=7), shards, folder, single("cpu"))
+    mp.start_processes(_rank, args=(2, TWO_RANKS, shards, folder), nprocs=2, start_method="spawn")
+    carry_out(Plan("2 then 1", "bert", FIVE_STEPS), shards, folder, single("cpu"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def three_ranks(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("three")
+    mp.start_processes(_rank, args=(3, THREE_RANKS, shards, folder), nprocs=3, start_method="spawn")
+    return folder
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "size"), [("contrastive_text", 2), ("contrastive_text", 3), ("bert", 2)])
-def test_several_ranks_train_as_one_process_with_the_whole_batch(shards: Path, kind: str, size: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "kind", "ranks"), [
+    ("contrast", "contrastive_text", "two_ranks"), ("contrast", "contrastive_text", "three_ranks"),
+    ("bert", "bert", "two_ranks"),
+])  # fmt: skip
+def test_several_ranks_train_as_one_process_with_the_whole_batch(
+    shards: Path, name: str, kind: str, ranks: str, request: pytest.FixtureRequest
+) -> None:
     """Six steps: same losses and same weights. A gather without gradient keeps the loss and fails the weights."""
+    together = torch.load(request.getfixturevalue(ranks) / f"{name}.0")
     alone_losses: list[float] = []
     alone = trainer_of(shards, kind, config_of(kind), single("cpu"), report=lambda m: alone_losses.append(m["loss"]))
     alone.run()
-    out = tmp_path / "rank0.pt"
-    mp.start_processes(
-        _rank, args=(size, kind, str(shards), str(tmp_path / "store"), str(out)), nprocs=size, start_method="spawn"
-    )
-    together = torch.load(out)
     assert together["losses"] == pytest.approx(alone_losses, abs=2e-5)
     torch.testing.assert_close(together["weights"], weights(alone), atol=2e-4, rtol=1e-3)
 
 
-@pytest.mark.parametrize("kind", ["bert", "contrastive_text"])
-def test_a_resumed_run_ends_bit_equal(shards: Path, kind: str, tmp_path: Path) -> None:
-    """Dropout, masks and views included: everything is drawn from (seed, step)."""
-    settings = {"max_steps": 7, "checkpoint": {"every_steps": 4}}
-    whole = trainer_of(shards, kind, config_of(kind, **settings), single("cpu"), dropout=0.1, checkpoints=tmp_path / "whole")
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["gpt", "bert"])
+def test_micro_batches_on_two_ranks_give_the_gradient_of_the_whole_batch(shards: Path, kind: str, two_ranks: Path) -> None:
+    """Check 5: uneven target counts between ranks and between the five micro-batches of each, which are uneven too."""
+    alone = gradients(trainer_of(shards, kind, config_of(kind, **ONE_STEP), single("cpu")))
+    for rank in range(2):
+        for first, second in zip(alone, torch.load(two_ranks / f"{kind} parts.{rank}"), strict=True):
+            torch.testing.assert_close(first, second, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["1 then 2", "2 then 1", "2 then 2"])
+def test_a_run_that_is_cut_off_goes_on_with_another_number_of_ranks_and_loses_no_row(
+    shards: Path, name: str, two_ranks: Path, tmp_path: Path
+) -> None:
+    """Check 7, by the rows that each rank wrote down: cut at step 7 of 20, the newest checkpoint is that of step 5."""
+    alone = trainer_of(shards, "bert", config_of("bert", **FIVE_STEPS), single("cpu"))
+    alone.record = RowRecord(tmp_path, 0, 0, 1)
+    alone.run()
+    rows = two_ranks / f"{name} rows"
+    assert {path.name.split("-")[1] for path in rows.iterdir()} == {"000000000", "000000005"}
+    seen = record.read(rows)
+    assert seen == record.read(tmp_path)
+    in_order = [row for step in sorted(seen) for row in seen[step]]
+    epochs = len(in_order) // len(alone.rows)
+    assert epochs >= 1
+    assert set(np.bincount(in_order, minlength=len(alone.rows)).tolist()) <= {epochs, epochs + 1}
+
+
+@pytest.mark.slow
+def test_two_ranks_that_go_on_end_bit_equal(two_ranks: Path) -> None:
+    cut, whole = (torch.load(two_ranks / f"{name}.0")["weights"] for name in ("2 then 2", "whole"))
+    assert torch.equal(cut, whole)
+
+
+RESUMED = [
+    ("bert", {"optimizer": {"type": "adamw"}}),
+    ("bert", {"optimizer": {"type": "lars", "learning_rate": 1.0}}),
+    ("bert", {"optimizer": {"type": "muon"}, "ema_decay": 0.9}),
+    ("contrastive_text", {"ema_decay": 0.9}),
+]
+
+
+@pytest.mark.parametrize(("kind", "more"), RESUMED)
+def test_a_resumed_run_ends_bit_equal(shards: Path, kind: str, more: dict[str, object], tmp_path: Path) -> None:
+    """Dropout, masks and views included: everything is drawn from (seed, step). 97 rows: the stop lies in an epoch."""
+    config = config_of(kind, max_steps=7, checkpoint={"every_steps": 4}, **more)
+    whole = trainer_of(shards, kind, config, single("cpu"), dropout=0.1, checkpoints=tmp_path / "whole")
+    rates: list[float] = []
+    whole.report = lambda m: rates.append(m["learning_rate"])
     whole.run()
-    cut = trainer_of(shards, kind, config_of(kind, **settings), single("cpu"), dropout=0.1, checkpoints=tmp_path / "cut")
+    cut = trainer_of(shards, kind, config, single("cpu"), dropout=0.1, checkpoints=tmp_path / "cut")
     cut.report = _stop_at(6)
     with pytest.raises(KeyboardInterrupt):
         cut.run()
-    again = trainer_of(shards, kind, config_of(kind, **settings), single("cpu"), dropout=0.1, checkpoints=tmp_path / "cut")
+    again = trainer_of(shards, kind, config, single("cpu"), dropout=0.1, checkpoints=tmp_path / "cut")
     assert again.step == 4
+    resumed_rates: list[float] = []
+    again.report = lambda m: resumed_rates.append(m["learning_rate"])
     again.run()
     assert torch.equal(weights(whole), weights(again))
+    assert resumed_rates == rates[4:]
+    assert rates[-1] == pytest.approx(again.peak_rate * config.optimizer.min_learning_rate_share)
+
+
+def test_each_epoch_has_its_own_order_and_ranks_share_no_row(shards: Path) -> None:
+    """Check 7, by what the ranks would read: every row once an epoch between them, in a new order."""
+    objective = objective_of("bert")
+    rows = TokenRows(shards, objective.row_kind, objective.row_length, objective.min_tokens)
+    ranks = [StepBatches(objective, rows, 3, 30, 1, rank, 2) for rank in range(2)]
+    steps = -(-2 * len(rows) // 30)
+    parts = [[rank.build(step).numbers for rank in ranks] for step in range(steps)]
+    order = np.concatenate([np.stack(part, axis=1).ravel() for part in parts])
+    first, second = order[: len(rows)], order[len(rows) : 2 * len(rows)]
+    assert sorted(first) == sorted(second) == list(range(len(rows)))
+    assert not np.array_equal(first, second)
+
+
+def test_views_and_masks_differ_between_ranks_epochs_and_rows(shards: Path) -> None:
+    first = uniform_for(3, 0, 8, np.arange(0, 8, 2))(4)
+    second = uniform_for(3, 0, 8, np.arange(1, 8, 2))(4)
+    later = uniform_for(3, 50, 8, np.arange(0, 8, 2))(4)
+    numbers = np.concatenate([first, second, later])
+    assert len(np.unique(numbers)) == numbers.size
 
 
 def _stop_at(step: int):
@@ -148,11 +300,41 @@ def test_a_loss_that_is_no_number_stops_and_names_the_key(shards: Path) -> None:
         trainer.run()
 
 
-def test_only_whole_checkpoints_count_and_old_ones_go(tmp_path: Path) -> None:
-    for step in (1, 2, 3):
-        checkpoint.save(tmp_path, step, {"step": step}, keep_last=2)
-    (tmp_path / ".step-000000009.123.tmp").mkdir()
-    assert [c.step for c in checkpoint.list_all(tmp_path)] == [2, 3]
-    latest = checkpoint.latest(tmp_path)
-    assert latest is not None
-    assert checkpoint.load(latest, torch.device("cpu")) == {"step": 3}
+def test_the_saved_model_is_the_average_and_the_best_where_asked(shards: Path, tmp_path: Path) -> None:
+    held_out = TokenRows(shards, "packed", 16)
+    settings = {"max_steps": 8, "evaluate_every_steps": 2, "checkpoint": {"every_steps": 8, "save_model": "best"}}
+    trainer = trainer_of(shards, "bert", config_of("bert", ema_decay=0.9, **settings), single("cpu"))
+    trainer.held_out, trainer.checkpoints = held_out, tmp_path
+    losses: dict[int, float] = {}
+    trainer.report = lambda m: losses.__setitem__(m["step"], m["held_out_loss"]) if "held_out_loss" in m else None
+    trainer.run()
+    best = checkpoint.best(tmp_path)
+    assert best is not None
+    assert best.step == min(losses, key=losses.__getitem__)
+    kept = checkpoint.load(best, torch.device("cpu"))["average"]
+    assert all(torch.equal(kept[name], value) for name, value in trainer.objective.state_dict().items())
+    assert trainer.measure()["held_out_loss"] == pytest.approx(losses[best.step])
+
+
+def test_a_notice_saves_at_the_next_logged_step_and_sigterm_ends_the_process(shards: Path, tmp_path: Path) -> None:
+    told = {"now": STAYS}
+    world = World(0, 1, torch.device("cpu"), lambda: told["now"])
+    config = config_of("bert", max_steps=9, checkpoint={"every_steps": 100}, log_every_steps=2)
+    trainer = trainer_of(shards, "bert", config, world, checkpoints=tmp_path)
+
+    def tell(metrics: dict[str, float]) -> None:
+        told["now"] = {2: NODE_LEAVES, 6: MUST_END}.get(int(metrics["step"]), told["now"])
+
+    trainer.report = tell
+    with pytest.raises(SystemExit):
+        trainer.run()
+    assert [c.step for c in checkpoint.list_all(tmp_path)] == [4, 8]
+
+
+def test_a_collapsed_encoder_stops_the_run_and_names_the_key(shards: Path) -> None:
+    config = config_of("bert", max_steps=9, evaluate_every_steps=1, health={"patience": 2})
+    trainer = trainer_of(shards, "bert", config, single("cpu"))
+    trainer.held_out = TokenRows(shards, "packed", 16)
+    trainer.objective.embed = lambda inputs: torch.ones(len(inputs), 16) / 4  # type: ignore[method-assign]
+    with pytest.raises(TrainingError, match=r"Embeddings have collapsed: at step 2 .*pretrain\.health\.patience"):
+        trainer.run()

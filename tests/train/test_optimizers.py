@@ -1,39 +1,150 @@
+"""Groups, schedule and steps of the optimizers (checks 8 and 9 of docs/pretrain.md)."""
+
 import pytest
 import torch
+from pydantic import ValidationError
+from torch import nn
 
-from raysl.models.config import BertConfig
-from raysl.models.text import Bert
+from raysl.models.config import BertConfig, GptConfig
+from raysl.models.text import Bert, Gpt
 from raysl.train.config import OptimizerConfig
-from raysl.train.health import spread_and_rank
-from raysl.train.optimizers import decay_groups, rate_share
+from raysl.train.ema import WeightAverage
+from raysl.train.lars import LARS
+from raysl.train.optimizers import build, decay_groups, hidden_matrices, peak_rate, rate_share
 
 
-def test_norms_biases_and_pooling_weights_do_not_decay() -> None:
-    model = Bert(BertConfig(width=16, num_heads=2), 50)
-    decays, others = decay_groups(model, 0.1)
-    assert (decays["weight_decay"], others["weight_decay"]) == (0.1, 0.0)
-    assert all(p.ndim >= 2 and p.shape[-1] > 1 for p in decays["params"])
-    assert any(p is model.pool_weight.weight for p in others["params"])
-    counted = sum(p.numel() for group in (decays, others) for p in group["params"])
-    assert counted == sum(p.numel() for p in model.parameters())
+class SmallNet(nn.Module):
+    """A filter, a norm, a learned place and a learned token, as image networks have them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.norm = nn.BatchNorm2d(4)
+        self.positions = nn.Parameter(torch.randn(1, 5, 4))
+        self.cls_token = nn.Parameter(torch.randn(1, 1, 4))
+        self.mask_token = nn.Parameter(torch.randn(1, 1, 4))
+        self.block = nn.Linear(4, 4)
+        self.head = nn.Linear(4, 2)
 
 
-def test_rate_rises_then_falls_to_its_minimum_exactly_at_the_last_step() -> None:
+def bert() -> Bert:
+    return Bert(BertConfig(width=16, num_heads=2), 50)
+
+
+def gpt() -> Gpt:
+    return Gpt(GptConfig(width=16, num_heads=2), 50)
+
+
+@pytest.mark.parametrize("make", [bert, gpt, SmallNet])
+@pytest.mark.parametrize("kind", ["adamw", "lars", "muon"])
+def test_every_trainable_parameter_is_in_one_group_and_only_matrices_decay(make: type[nn.Module], kind: str) -> None:
+    model = make()
+    groups = build(model, OptimizerConfig(type=kind, weight_decay=0.1)).param_groups
+    grouped = [parameter for group in groups for parameter in group["params"]]
+    assert len({id(p) for p in grouped}) == len(grouped)
+    assert sum(p.numel() for p in grouped) == sum(p.numel() for p in model.parameters() if p.requires_grad)
+    decaying = {id(p) for group in groups if group["weight_decay"] for p in group["params"]}
+    names = {name for name, p in model.named_parameters() if id(p) in decaying}
+    assert all(p.ndim >= 2 for p in model.parameters() if id(p) in decaying)
+    assert not [n for n in names if "norm" in n or "positions" in n or "token." in n or "pool" in n or n.endswith("_token")]
+    assert all(group["weight_decay"] in (0.0, 0.1) for group in groups)
+
+
+def test_tied_weights_have_one_storage_and_count_once() -> None:
+    model = gpt()
+    vectors = torch.randn(1, 3, 16)
+    torch.testing.assert_close(model.vocabulary_logits(vectors), vectors @ model.tokens.weight.T)
+    decays, _ = decay_groups(model, 0.1)
+    assert sum(p is model.tokens.weight for p in decays["params"]) == 1
+
+
+def test_muon_takes_hidden_matrices_only() -> None:
+    model = bert()
+    names = {name for name, p in model.named_parameters() if any(p is hidden for hidden in hidden_matrices(model))}
+    assert names == {
+        f"blocks.{n}.{part}.weight" for n in range(2) for part in ("attention.qkv", "attention.out", "up", "down")
+    }
+    small = SmallNet()
+    assert [p is small.block.weight for p in hidden_matrices(small)] == [True]
+
+
+def test_lars_steps_by_hand() -> None:
+    """|w| = 5, |g| = 10: the step is rate x trust x 5 / 10 x g; a group that does not adapt takes rate x g."""
+    weight, bias = nn.Parameter(torch.tensor([[3.0, 4.0]])), nn.Parameter(torch.tensor([1.0]))
+    groups = [{"params": [weight]}, {"params": [bias], "adapt": False}]
+    lars = LARS(groups, lr=2.0, momentum=0.9, trust_coefficient=0.1)
+    weight.grad, bias.grad = torch.tensor([[6.0, 8.0]]), torch.tensor([0.5])
+    lars.step()
+    torch.testing.assert_close(weight.data, torch.tensor([[3.0 - 0.1 * 6, 4.0 - 0.1 * 8]]))
+    torch.testing.assert_close(bias.data, torch.tensor([0.0]))
+    bias.grad = torch.tensor([0.0])
+    lars.step()
+    torch.testing.assert_close(bias.data, torch.tensor([-0.9]))  # momentum goes on
+
+
+@pytest.mark.parametrize("kind", ["adamw", "lars", "muon"])
+def test_each_optimizer_fits_a_small_problem_and_its_state_travels(kind: str) -> None:
+    torch.manual_seed(0)
+    inputs = torch.randn(64, 8)
+    targets = inputs @ torch.randn(8, 8)
+    rate = {"adamw": 0.02, "lars": 5.0, "muon": 0.02}[kind]
+
+    def train(steps: int, state: dict | None = None) -> tuple[nn.Module, object, float]:
+        torch.manual_seed(1)
+        model = nn.Sequential(nn.Linear(8, 8))
+        optimizer = build(model, OptimizerConfig(type=kind, learning_rate=rate, weight_decay=0))
+        if state is not None:
+            model.load_state_dict(state["model"])
+            optimizer.load_state_dict(state["optimizer"])
+        for _ in range(steps):
+            loss = (model(inputs) - targets).square().mean()
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        return model, optimizer, float(loss)
+
+    first = train(1)[2]
+    whole, _, last = train(200)
+    assert last < 0.3 * first
+    half, optimizer, _ = train(100)
+    resumed, _, _ = train(100, {"model": half.state_dict(), "optimizer": optimizer.state_dict()})
+    assert torch.equal(resumed[0].weight, whole[0].weight)
+
+
+@pytest.mark.parametrize("max_steps", [100, 37])
+def test_rate_rises_then_falls_to_its_minimum_exactly_at_the_last_step(max_steps: int) -> None:
     config = OptimizerConfig(warmup_share=0.1, min_learning_rate_share=0.05)
-    shares = [rate_share(step, 100, config) for step in range(100)]
-    assert shares[:10] == sorted(shares[:10])
+    shares = [rate_share(step, max_steps, config) for step in range(max_steps)]
+    peak = round(max_steps * 0.1)
+    assert shares[:peak] == sorted(shares[:peak])
     assert shares[0] > 0
-    assert max(shares) == shares[10] == pytest.approx(1.0)
-    assert shares[10:] == sorted(shares[10:], reverse=True)
+    assert max(shares) == shares[peak] == pytest.approx(1.0)
+    assert shares[peak:] == sorted(shares[peak:], reverse=True)
     assert shares[-1] == pytest.approx(0.05)
 
 
-def test_collapsed_embeddings_have_no_spread_and_one_direction() -> None:
-    generator = torch.Generator().manual_seed(0)
-    healthy = torch.nn.functional.normalize(torch.randn(500, 32, generator=generator), dim=-1)
-    spread, rank = spread_and_rank(healthy)
-    assert spread == pytest.approx(1.0, abs=0.05)
-    assert rank > 28
-    spread, rank = spread_and_rank(torch.ones(500, 32) / 32**0.5 + 1e-9 * healthy[:, :1])
-    assert spread < 0.01
-    assert rank < 3
+@pytest.mark.parametrize(("scale", "rate"), [("none", 0.3), ("linear", 1.2), ("sqrt", 0.6)])
+def test_rate_grows_with_the_global_batch_as_the_config_says(scale: str, rate: float) -> None:
+    assert peak_rate(OptimizerConfig(learning_rate=0.3, scale=scale), 1024) == pytest.approx(rate)
+    assert peak_rate(OptimizerConfig(learning_rate=0.3, scale=scale), 256) == pytest.approx(0.3)
+
+
+def test_a_value_without_effect_is_refused() -> None:
+    with pytest.raises(ValidationError, match="momentum has no effect with type=adamw"):
+        OptimizerConfig(momentum=0.5)
+    with pytest.raises(ValidationError, match="betas has no effect with type=lars"):
+        OptimizerConfig(type="lars", betas=(0.9, 0.95))
+
+
+def test_average_of_weights_by_hand_and_applied_only_inside_the_block() -> None:
+    model = nn.Linear(1, 1, bias=False)
+    model.weight.data[:] = 1.0
+    average = WeightAverage(model, decay=0.5)
+    model.weight.data[:] = 3.0
+    average.update(0)  # decay (1 + 0) / (10 + 0): 0.1 x 1 + 0.9 x 3
+    assert float(average.weights["weight"]) == pytest.approx(2.8)
+    average.update(100)  # decay 0.5
+    assert float(average.weights["weight"]) == pytest.approx(2.9)
+    with average.applied():
+        assert float(model.weight) == pytest.approx(2.9)
+    assert float(model.weight) == 3.0

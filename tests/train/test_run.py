@@ -39,9 +39,9 @@ def weights(config: RunConfig) -> dict[str, torch.Tensor]:
     return load_file(config.folder / "pretrain" / "model.safetensors")
 
 
-def kill_a_worker(folder: Path, killed: list[int]) -> None:
-    """SIGKILL of one training process of this cluster, once the second checkpoint is there."""
-    while not (folder / "pretrain" / "checkpoints" / "step-000000010").exists():
+def end_a_worker(how: signal.Signals, moment: Path, ended: list[int]) -> None:
+    """Sends a signal to one training process of this cluster, once a file is there."""
+    while not moment.exists():
         time.sleep(0.01)
     for process in Path("/proc").iterdir():
         command = process / "cmdline"
@@ -50,8 +50,8 @@ def kill_a_worker(folder: Path, killed: list[int]) -> None:
             and command.read_bytes().startswith(b"ray::RayTrainWorker")
             and _is_ours(int(process.name))
         ):
-            os.kill(int(process.name), signal.SIGKILL)
-            killed.append(int(process.name))
+            os.kill(int(process.name), how)
+            ended.append(int(process.name))
             return
 
 
@@ -64,25 +64,42 @@ def _is_ours(pid: int) -> bool:
     return False
 
 
-def test_a_killed_worker_is_restarted_and_the_weights_are_those_of_a_run_in_one_go(ray_cluster: Path) -> None:
+def test_a_killed_worker_is_restarted_and_the_weights_are_those_of_a_run_in_one_go(
+    ray_cluster: Path,
+) -> None:
     whole = config_of(ray_cluster / "whole")
     pretrain(whole)
-    cut, killed = config_of(ray_cluster / "cut", max_steps=30), []  # type: ignore[var-annotated]
-    thread = Thread(target=kill_a_worker, args=(cut.folder, killed), daemon=True)
-    thread.start()
-    messages: list[dict[str, Any]] = []
-    result = run.train(cut, messages.append)
-    assert killed, "no worker was killed"
-    assert result["train_rows"] > 0
-    starts = [message["start"] for message in messages if "start" in message]
+    cut = config_of(ray_cluster / "cut", max_steps=30)
+    starts = starts_of(cut, signal.SIGKILL, cut.folder / "pretrain" / "checkpoints" / "step-000000010")
     assert starts[0] == 0
     assert starts[-1] >= 10, "the second start did not go on from the checkpoint"
     first, second = weights(whole), weights(cut)
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+def test_a_worker_that_is_told_to_end_saves_first(ray_cluster: Path) -> None:
+    """No checkpoint is due before the end: what the second start goes on from was saved because of SIGTERM."""
+    settings = {"max_steps": 600, "evaluate_every_steps": 1000, "checkpoint": {"every_steps": 1000}}
+    told = config_of(ray_cluster / "told", **settings)
+    starts = starts_of(told, signal.SIGTERM, told.folder / "metrics.jsonl")
+    assert starts[0] == 0
+    assert 0 < starts[-1] < 600
+    assert starts[-1] % told.training.log_every_steps == 0
+
+
+def starts_of(config: RunConfig, how: signal.Signals, moment: Path) -> list[int]:
+    """Steps at which the starts of a run began, one of whose workers is ended on the way."""
+    ended: list[int] = []
+    Thread(target=end_a_worker, args=(how, moment, ended), daemon=True).start()
+    messages: list[dict[str, Any]] = []
+    result = run.train(config, messages.append)
+    assert ended, "no worker was ended"
+    assert result["train_rows"] > 0
+    return [message["start"] for message in messages if "start" in message]
+
+
 def test_a_mistake_is_told_once_and_not_tried_again(ray_cluster: Path) -> None:
-    config = config_of(ray_cluster / "nan", optimizer={"learning_rate": 1e30})
+    config = config_of(ray_cluster / "nan", optimizer={"learning_rate": 1e30}, num_workers={"min": 1, "max": 2})
     with pytest.raises(TrainingError, match=r"pretrain\.optimizer\.learning_rate"):
         pretrain(config)
     assert stage.read_manifest(config.folder, "pretrain") is None

@@ -59,6 +59,10 @@ class Source:
         """Names the content without reading it: paths, sizes and modification times."""
         raise NotImplementedError
 
+    def size_mb(self) -> float:
+        """Raw text in MB, where it can be told before reading; 0 elsewhere."""
+        return 0.0
+
     def read(self, partition: Partition, bad: BadRows) -> Iterator[pa.Table]:
         """Yields tables of schema.RAW_DOCUMENT; memory is bounded by the largest few thousand rows."""
         rows: list[Row] = []

@@ -1,6 +1,6 @@
 """Documents in files: text, tables and web pages, plain, gzip or zstd; one path, a folder or a glob."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 import pyarrow as pa
@@ -33,14 +33,25 @@ class FilesConfig(PluginConfig):
     """What one document is in a .txt file: all of it, a paragraph, or a line."""
 
 
-class Files(Source):
-    """Reads what it can: a row or file that is broken is counted under a reason, the rest goes through.
+class StoredFiles(Source):
+    """What sources over files share: which files, how they are cut into partitions, whether their columns are there.
 
     Plain .jsonl files and row groups of .parquet are split between partitions; any other file is read by one task.
     """
 
-    Config: ClassVar[type[PluginConfig]] = FilesConfig
-    config: FilesConfig
+    formats: ClassVar[Sequence[str]] = readers.FORMATS
+
+    def columns(self) -> dict[str, str]:
+        """Key of the config -> the column it names; a table has to have all of them."""
+        raise NotImplementedError
+
+    def parts(self, partition: Partition) -> Iterator[readers.Part]:
+        root = stores.root_of(self.config.path)
+        for name, start, stop in partition:
+            yield readers.Part(f"{root}/{name}", name, start, stop)
+
+    def size_mb(self) -> float:
+        return sum(_text_bytes(file) for file in self._files()) / 1e6
 
     def partitions(self, partition_mb: float) -> list[Partition]:
         files = self._files()
@@ -53,29 +64,42 @@ class Files(Source):
     def fingerprint(self) -> str:
         return files_fingerprint((file.name, file.size, file.time_ns) for file in self._files())
 
-    def rows(self, partition: Partition, bad: BadRows) -> Iterator[Row]:
-        root = stores.root_of(self.config.path)
-        for name, start, stop in partition:
-            yield from readers.read(readers.Part(f"{root}/{name}", name, start, stop), self.config, bad)
-
     def _files(self) -> list[StoredFile]:
         path = self.config.path
         found = stores.find(path)
-        known = [file for file in found if readers.format_of(file.path)]
+        known = [file for file in found if readers.format_of(file.path) in self.formats]
         if not known:
-            raise missing(path, f"{', '.join(readers.FORMATS)}, also with {' or '.join(readers.COMPRESSIONS)}")
+            raise missing(path, f"{', '.join(self.formats)}, also with {' or '.join(readers.COMPRESSIONS)}")
         return known
 
     def _check_columns(self, path: str) -> None:
         """A column that a table does not have is a mistake in the config, not a bad row."""
         columns = readers.columns_of(path)
-        wanted = (self.config.text_column, self.config.label_column, self.config.id_column)
-        absent = [name for name in wanted if columns is not None and name is not None and name not in columns]
+        absent = [(key, name) for key, name in self.columns().items() if columns is not None and name not in columns]
         if columns is not None and absent:
+            key, name = absent[0]
             raise DataError(
-                f"{path} has no column '{absent[0]}'. Its columns: {', '.join(columns) or 'none'}. "
-                f"Set prepare.source.text_column, label_column or id_column."
+                f"{path} has no column '{name}'. Its columns: {', '.join(columns) or 'none'}. Set prepare.source.{key}."
             )
+
+
+class Files(StoredFiles):
+    """Reads what it can: a row or file that is broken is counted under a reason, the rest goes through."""
+
+    Config: ClassVar[type[PluginConfig]] = FilesConfig
+    config: FilesConfig
+
+    def columns(self) -> dict[str, str]:
+        named = {key: getattr(self.config, key) for key in ("text_column", "label_column", "id_column")}
+        return {key: name for key, name in named.items() if name is not None}
+
+    def rows(self, partition: Partition, bad: BadRows) -> Iterator[Row]:
+        for part in self.parts(partition):
+            yield from readers.read(part, self.config, bad)
+
+
+def _text_bytes(file: StoredFile) -> int:
+    return file.size * (COMPRESSED_TEXT_RATIO if file.name.endswith(readers.COMPRESSIONS) else 1)
 
 
 def _items(file: StoredFile, num_bytes: int) -> Iterator[tuple[Item, int]]:
@@ -86,7 +110,7 @@ def _items(file: StoredFile, num_bytes: int) -> Iterator[tuple[Item, int]]:
         for start in range(0, max(size, 1), num_bytes):
             yield (name, start, min(start + num_bytes, size)), min(num_bytes, size - start)
     else:
-        yield (name, 0, -1), size * (COMPRESSED_TEXT_RATIO if name.endswith(readers.COMPRESSIONS) else 1)
+        yield (name, 0, -1), _text_bytes(file)
 
 
 def _row_groups(file: StoredFile) -> Iterator[tuple[Item, int]]:

@@ -128,3 +128,16 @@ def arrow_file(path: str) -> Any:
         return path
     system, key = _opened(path.rpartition("/")[0])
     return system.open_input_file(f"{key}/{path.rpartition('/')[2]}")
+
+
+def create(uri: str) -> BinaryIO:
+    """A new file in a store; it appears when it is closed after everything was written."""
+    system, key = _opened(uri.rpartition("/")[0])
+    return cast(BinaryIO, system.open_output_stream(f"{key}/{uri.rpartition('/')[2]}"))
+
+
+def delete(uri: str) -> None:
+    """Removes a file from a store, if it is there."""
+    system, key = _opened(uri.rpartition("/")[0])
+    if system.get_file_info(f"{key}/{uri.rpartition('/')[2]}").type == fs.FileType.File:
+        system.delete_file(f"{key}/{uri.rpartition('/')[2]}")

@@ -12,6 +12,7 @@ from pyarrow import fs
 
 from raysl.data.sources import BadRows, Files, stores
 from raysl.errors import DataError
+from tests.object_store import object_store
 
 LINES = "".join(json.dumps({"text": f"text {n} " + "x" * n}) + "\n" for n in range(40)).encode()
 
@@ -30,24 +31,11 @@ def write_files(folder: Path) -> None:
 @pytest.fixture(scope="module")
 def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     """The address of a bucket, and a folder with the same files."""
-    server_module = pytest.importorskip("moto.server")
     folder = tmp_path_factory.mktemp("files")
     write_files(folder / "docs")
-    server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    settings = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_DEFAULT_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true",
-    }  # fmt: skip
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in settings.items():
-            patch.setenv(name, value)
-        store = fs.S3FileSystem(allow_bucket_creation=True, endpoint_override=f"{host}:{port}", scheme="http")
-        store.create_dir("corpus")
+    with object_store("corpus") as store:
         fs.copy_files(str(folder), "corpus", fs.LocalFileSystem(), store)
         yield "s3://corpus", folder
-    server.stop()
 
 
 def read(path: str) -> tuple[list[dict[str, str]], dict[str, int]]:

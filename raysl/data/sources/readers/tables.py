@@ -5,6 +5,7 @@ import io
 import json
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pyarrow.parquet as pq
 
@@ -12,9 +13,24 @@ from raysl.data.sources.base import BadRows, Row
 from raysl.data.sources.readers.base import Columns, Part, opened, row_of
 from raysl.data.sources.stores import arrow_file
 
+Record = tuple[int, dict[str, Any]]
+"""Where a row stands in its file (the byte of .jsonl, the line of .csv), and its values by column."""
+
 
 def jsonl(part: Part, columns: Columns, bad: BadRows) -> Iterator[Row]:
-    """Lines that begin in the byte range; ids name the byte at which a line begins."""
+    """One document a line; ids name the byte at which it begins."""
+    for place, record in json_records(part, bad):
+        yield from row_of(record, f"{part.name}:{place}", columns, bad)
+
+
+def csv_rows(part: Part, columns: Columns, bad: BadRows) -> Iterator[Row]:
+    """One document a row; ids name the line at which it ends."""
+    for place, record in csv_records(part, bad):
+        yield from row_of(record, f"{part.name}:{place}", columns, bad)
+
+
+def json_records(part: Part, bad: BadRows) -> Iterator[Record]:
+    """Objects of the lines that begin in the byte range."""
     start, stop = part.start, part.stop
     with opened(part.path) as file:
         if start > 0:
@@ -22,13 +38,13 @@ def jsonl(part: Part, columns: Columns, bad: BadRows) -> Iterator[Row]:
             start += len(file.readline()) - 1
         position = start
         while (stop < 0 or position < stop) and (line := file.readline()):
-            where = f"{part.name}:{position}"
-            position += len(line)
             if line.strip():
-                yield from _json_row(line, where, columns, bad)
+                yield from _json_record(line, position, part.name, bad)
+            position += len(line)
 
 
-def _json_row(line: bytes, where: str, columns: Columns, bad: BadRows) -> Iterator[Row]:
+def _json_record(line: bytes, place: int, name: str, bad: BadRows) -> Iterator[Record]:
+    where = f"{name}:{place}"
     try:
         record = json.loads(line.decode("utf-8-sig"))
     except UnicodeDecodeError:
@@ -40,10 +56,11 @@ def _json_row(line: bytes, where: str, columns: Columns, bad: BadRows) -> Iterat
     if not isinstance(record, dict):
         bad.add("broken_line", where)
         return
-    yield from row_of(record, where, columns, bad)
+    yield place, record
 
 
-def csv_rows(part: Part, columns: Columns, bad: BadRows) -> Iterator[Row]:
+def csv_records(part: Part, bad: BadRows) -> Iterator[Record]:
+    """Rows below the header, all values as text."""
     csv.field_size_limit(sys.maxsize)
     with opened(part.path) as file:
         # A wrong byte becomes a lone surrogate, so that one bad field does not end the file.
@@ -59,7 +76,7 @@ def csv_rows(part: Part, columns: Columns, bad: BadRows) -> Iterator[Row]:
             if any("\ud800" <= char <= "\udfff" for value in values for char in value if not value.isascii()):
                 bad.add("invalid_utf8", where)
                 continue
-            yield from row_of(dict(zip(header, values, strict=True)), where, columns, bad)
+            yield reader.line_num, dict(zip(header, values, strict=True))
 
 
 def parquet(part: Part, columns: Columns, bad: BadRows) -> Iterator[Row]:

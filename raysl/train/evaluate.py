@@ -1,0 +1,59 @@
+"""What a run says of itself between steps: held-out loss, embedding spread and rank, kNN probe. Nothing is trained on."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from raysl.data.rows import Rows
+from raysl.objectives.base import Objective
+from raysl.objectives.gather import gather_rows
+from raysl.train.batches import held_out_batches
+from raysl.train.config import PretrainConfig
+from raysl.train.health import spread_and_rank
+from raysl.train.probe import LabelledRows, probe
+from raysl.train.world import World, autocast
+
+HELD_OUT_ROWS = 1024
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """Measures `objective` as it stands; every rank calls it at the same step and gets the same values."""
+
+    objective: Objective
+    held_out: Rows | None
+    labelled: LabelledRows | None
+    config: PretrainConfig
+    world: World
+    precision: torch.dtype
+
+    def __call__(self) -> dict[str, float]:
+        self.objective.eval()
+        values = self._held_out()
+        if self.labelled is not None and self.config.probe is not None:
+            values |= probe(self.objective, self.labelled, self.config.probe, self.world)
+        self.objective.train()
+        return values
+
+    @torch.no_grad()
+    def _held_out(self) -> dict[str, float]:
+        if self.held_out is None:
+            return {}
+        size = self.config.global_batch_size // self.config.accumulation_steps
+        sums: list[dict[str, Tensor]] = []
+        embeddings: list[Tensor] = []
+        world = self.world
+        for build in held_out_batches(self.objective, self.held_out, HELD_OUT_ROWS, size, world.rank, world.size):
+            batch = {k: v.to(world.device) for k, v in build().items()}
+            totals = world.total(self.objective.targets(batch).to(world.device))
+            with autocast(world.device, self.precision):
+                output = self.objective(batch, totals)
+            sums.append({"loss": output.loss, **output.metrics})
+            embeddings.append(self.objective.embed(batch[next(iter(batch))]).float())
+        if not sums:
+            return {}
+        means = world.total(torch.stack([torch.stack([v.float() for v in s.values()]) for s in sums]).mean(0)).tolist()
+        values = {f"held_out_{name}": value for name, value in zip(sums[0], means, strict=True)}
+        spread, effective_rank = spread_and_rank(gather_rows(torch.cat(embeddings))[0])
+        return values | {"embedding_spread": spread, "effective_rank": effective_rank}

@@ -1,0 +1,145 @@
+"""Where rank 0's numbers go: metrics.jsonl always, TensorBoard and MLflow where the config asks for them."""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from raysl import storage
+from raysl.errors import ConfigError
+from raysl.run_config import RunConfig
+from raysl.stage import log_metrics
+from raysl.train.loop import Trainer
+
+STAGE = "pretrain"
+MESSAGE_EVERY_S = 0.5
+
+
+class Writer(Protocol):
+    """Takes the numbers of one step."""
+
+    def write(self, stage: str, metrics: Mapping[str, Any]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class JsonLines:
+    """<run>/metrics.jsonl: what the report and the tests read."""
+
+    def __init__(self, run_folder: Path) -> None:
+        self.run_folder = run_folder
+
+    def write(self, stage: str, metrics: Mapping[str, Any]) -> None:
+        log_metrics(self.run_folder, stage, **metrics)
+
+    def close(self) -> None: ...
+
+
+class TensorBoard:
+    """<run>/tensorboard, for `tensorboard --logdir`; written with tensorboardX, which Ray brings along."""
+
+    def __init__(self, run_folder: Path, first_step: int) -> None:
+        from tensorboardX import SummaryWriter
+
+        self._writer = SummaryWriter(
+            str(run_folder / "tensorboard"), purge_step=first_step + 1, max_queue=100, flush_secs=10
+        )
+
+    def write(self, stage: str, metrics: Mapping[str, Any]) -> None:
+        for name, value in _numbers(metrics).items():
+            self._writer.add_scalar(f"{stage}/{name}", value, metrics["step"])
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class MLflow:
+    """One MLflow run of the name of ours; a resumed start goes on in it."""
+
+    def __init__(self, config: RunConfig, uri: str) -> None:
+        try:
+            import mlflow
+        except ImportError as error:
+            raise ConfigError(
+                f"pretrain.mlflow={uri} needs `pip install raysl[mlflow]`; leave the key out to go on."
+            ) from error
+        mlflow.set_tracking_uri(uri)
+        mlflow.set_experiment(config.name)
+        name = config.folder.as_posix()
+        found = mlflow.search_runs(filter_string=f"tags.run_folder = '{name}'", output_format="list", max_results=1)
+        mlflow.start_run(run_id=found[0].info.run_id if found else None, run_name=config.name)
+        if not found:
+            mlflow.set_tag("run_folder", name)
+            mlflow.log_dict(config.model_dump(mode="json"), "config.json")
+        self._mlflow = mlflow
+
+    def write(self, stage: str, metrics: Mapping[str, Any]) -> None:
+        numbers = {f"{stage}/{name}": value for name, value in _numbers(metrics).items()}
+        self._mlflow.log_metrics(numbers, step=metrics["step"])
+
+    def close(self) -> None:
+        self._mlflow.end_run()
+
+
+def writers(config: RunConfig, first_step: int) -> list[Writer]:
+    """Those that the config asks for; a start that goes on at `first_step` replaces what lies after it."""
+    found: list[Writer] = [JsonLines(config.folder)]
+    if config.training.tensorboard:
+        found.append(TensorBoard(config.folder, first_step))
+    if config.training.mlflow:
+        found.append(MLflow(config, config.training.mlflow))
+    return found
+
+
+def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
+    return {name: float(value) for name, value in metrics.items() if isinstance(value, int | float) and name != "step"}
+
+
+@contextmanager
+def reporting(config: RunConfig, trainer: Trainer, send: Callable[[dict[str, Any]], object]) -> Iterator[None]:
+    """Rank 0's numbers: every line to all writers, a message to the driver at most twice a second (and each evaluation)."""
+    if trainer.world.rank != 0:
+        yield
+        return
+    drop_metrics_after(config.folder, trainer.step)
+    send({"start": trainer.step, "rows": len(trainer.rows), "peak_rate": trainer.peak_rate})
+    targets, sent = writers(config, trainer.step), 0.0
+
+    def report(metrics: dict[str, Any]) -> None:
+        nonlocal sent
+        for writer in targets:
+            writer.write(STAGE, metrics)
+        if time.monotonic() - sent >= MESSAGE_EVERY_S or "loss" not in metrics:
+            sent = time.monotonic()
+            send(metrics)
+
+    trainer.report = report
+    try:
+        yield
+    finally:
+        for writer in targets:
+            writer.close()
+
+
+def drop_metrics_after(run_folder: Path, step: int) -> None:
+    """Removes lines that a killed run wrote after its last checkpoint, so that each step stands once."""
+    path = run_folder / "metrics.jsonl"
+    if not path.is_file():
+        return
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+    kept = [line for line in lines if line.get("stage") != STAGE or line.get("step", 0) <= step]
+    storage.write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
+
+
+def note_of(message: dict[str, Any]) -> str:
+    """One line of numbers, from training or from an evaluation."""
+    if "loss" in message:
+        unit = "tokens" if "tokens_per_second" in message else "images"
+        return (
+            f"loss {message['loss']:.3f}  {message[f'{unit}_per_second']:,.0f} {unit}/s  "
+            f"data wait {message['data_wait']:.0%}  rate {message['learning_rate']:.2g}  norm {message['gradient_norm']:.2g}"
+        )
+    names = {"held_out_loss": "held-out loss", "knn_accuracy": "kNN", "embedding_spread": "spread", "effective_rank": "rank"}
+    return "  ".join(f"{short} {message[name]:.3f}" for name, short in names.items() if name in message)

@@ -1,0 +1,98 @@
+"""Weights a run starts from, where the user has some: a folder in Hugging Face's layout.
+
+Vocabulary rows are matched by the tokens' text, because `prepare` moves special tokens to ids of ours.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from raysl import storage
+from raysl.data.prepared import TOKENIZER, Prepared
+from raysl.errors import ConfigError, DataError
+from raysl.models import layouts
+from raysl.models.encoder import Encoder
+from raysl.models.text import TextEncoder
+from raysl.train.config import PretrainConfig
+
+NUM_SPECIAL = 5
+BY_TOKEN = ("tokens.weight", "head_bias")
+"""Weights with one row per token."""
+OPTIONAL = ("pool_weight.weight", "head.weight", "head.bias", "head_norm.weight", "head_norm.bias", "head_bias")
+"""Weights that stay as they were drawn where the folder lacks them: our pooling, and the head of a bare BERT."""
+
+
+def check(settings: PretrainConfig, prepared: Prepared) -> dict[str, str]:
+    """Content hashes of the weights `pretrain.init_from` names ({} without one); ConfigError where they do not fit.
+
+    Reads no weights, so that a mistake shows before anything starts.
+    """
+    if settings.init_from is None:
+        return {}
+    folder = Path(settings.init_from)
+    try:
+        sizes = layouts.read_sizes(folder, settings.model.type)
+        if settings.model.modality == "text":
+            places(folder / TOKENIZER, prepared.file(TOKENIZER))
+    except DataError as error:
+        raise ConfigError(f"pretrain.init_from: {error}") from error
+    given = {name: getattr(settings.model, name) for name in sizes}
+    wrong = [f"{name}: {value}" for name, value in sizes.items() if given[name] != value]
+    if wrong:
+        raise ConfigError(f"pretrain.init_from: {folder} has other sizes. Write pretrain.model with {', '.join(wrong)}.")
+    return {"init_from": storage.hash_file(folder / layouts.WEIGHTS)}
+
+
+def places(theirs: Path, ours: Path) -> list[int]:
+    """Where each of our tokens stands in their vocabulary, -1 for special tokens that it lacks."""
+    if not theirs.is_file():
+        raise DataError(f"{theirs} is missing. Save the fast tokenizer beside the weights (`save_pretrained`).")
+    known, wanted = vocabulary(theirs), vocabulary(ours)
+    unknown = [token for token, number in wanted.items() if token not in known and number >= NUM_SPECIAL]
+    if unknown:
+        raise DataError(
+            f"its tokenizer lacks {len(unknown):,} of the run's {len(wanted):,} tokens. "
+            f"Prepare with its own: prepare.tokenizer.path={theirs}."
+        )
+    return [known.get(token, -1) for token in sorted(wanted, key=wanted.__getitem__)]
+
+
+def vocabulary(path: Path) -> dict[str, int]:
+    """Token -> id, special tokens included."""
+    given = json.loads(path.read_text(encoding="utf-8"))
+    return {**given["model"]["vocab"], **{token["content"]: token["id"] for token in given.get("added_tokens", ())}}
+
+
+def load_weights(encoder: Encoder, folder: Path, tokenizer: Path | None) -> None:
+    """Puts the weights of `folder` into `encoder`; what it lacks (a head, some special tokens) stays as it was drawn."""
+    state, own = layouts.read_weights(folder, encoder.config.type), encoder.state_dict()
+    if tokenizer is not None:
+        found = torch.tensor(places(folder / TOKENIZER, tokenizer))
+        state |= {name: _moved(own[name], state[name], found) for name in BY_TOKEN if name in state}
+    wrong = [name for name, w in own.items() if name not in OPTIONAL and (name not in state or state[name].shape != w.shape)]
+    if wrong:
+        raise DataError(f"{folder / layouts.WEIGHTS} has other shapes than this run's model: {', '.join(wrong[:3])}.")
+    encoder.load_state_dict(state, strict=False)
+
+
+def _moved(own: Tensor, theirs: Tensor, found: Tensor) -> Tensor:
+    rows = own.clone()
+    rows[found >= 0] = theirs[found[found >= 0]].to(own)
+    return rows
+
+
+def export(encoder: Encoder, folder: Path, tokenizer: Path | None) -> None:
+    """Writes `encoder` and its tokenizer as transformers reads them; nothing where the model is ours alone."""
+    if not layouts.export(encoder, folder) or tokenizer is None:
+        return
+    storage.write_text(folder / TOKENIZER, tokenizer.read_text(encoding="utf-8"))
+    names = sorted(vocabulary(folder / TOKENIZER).items(), key=lambda item: item[1])[:NUM_SPECIAL]
+    roles = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), (n for n, _ in names), strict=True))
+    more: dict[str, Any] = {
+        "eos_token": roles["sep_token"],
+        "model_max_length": cast(TextEncoder, encoder).config.context_length,
+    }
+    storage.write_json(folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast", **roles, **more})

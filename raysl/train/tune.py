@@ -1,0 +1,178 @@
+"""`raysl tune`: a search over keys of `pretrain` with Ray Tune, each trial in a run folder of its own.
+
+A trial trains in one process; several workers would end with the same weights up to rounding. Draws are made and checked
+before the cluster starts, so that Ray only spreads the trials and stops bad ones early.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune as ray_tune
+
+from raysl import config as base
+from raysl import storage
+from raysl.errors import RayslError, TrainingError
+from raysl.progress import Progress, say
+from raysl.run_config import RunConfig, needed
+from raysl.stage import require
+from raysl.train.config import TuneConfig
+from raysl.train.pretrain import finish, stage_of
+from raysl.train.search import FOLDER, Trial, trials, with_values
+from raysl.train.session import TrainJob, train_rank
+from raysl.train.world import single
+
+
+@dataclass(frozen=True)
+class TuneResult:
+    """The search, best trial first; trials that failed come last without a value."""
+
+    rows: Sequence[tuple[int, dict[str, Any], float | None, str]]
+    """Number of the trial, the keys it set, its value, and how it ended."""
+    best: Path
+    """YAML of the best trial."""
+
+
+def tune(config: RunConfig) -> TuneResult:
+    """Runs all trials, writes tune/trials.jsonl and tune/best.yaml, and says what came out.
+
+    Started again after a kill, finished trials are not trained again and the others go on from their checkpoints.
+    """
+    needed(config, "pretrain")
+    settings, config = config.tune, config.anchored()
+    assert settings is not None  # the command has checked
+    planned = trials(config, settings)
+    require(config.folder, "prepare", "prepare")
+    for trial in planned:
+        _share_prepared(config, trial)
+    from raysl import cluster
+
+    cluster.connect()
+    with Progress("tune", len(planned), "trials") as progress:
+        ended = _run(config, settings, planned, progress)
+    return _conclude(config, settings, planned, ended)
+
+
+def _share_prepared(config: RunConfig, trial: Trial) -> None:
+    link = trial.config.folder / "prepare"
+    link.parent.mkdir(parents=True, exist_ok=True)
+    if not link.is_symlink():
+        link.symlink_to(Path("..") / ".." / "prepare", target_is_directory=True)
+    storage.write_text(trial.config.folder / "config.yaml", base.dump(trial.config))
+
+
+def _run(config: RunConfig, settings: TuneConfig, planned: Sequence[Trial], progress: Progress) -> dict[int, dict[str, Any]]:
+    """Number of a trial -> its last reported numbers, or {"error": ...}."""
+    use_gpu = config.training.device != "cpu" and float(ray.cluster_resources().get("GPU", 0)) > 0
+    trainable = ray_tune.with_resources(
+        ray_tune.with_parameters(_trial, planned=list(planned), metric=settings.metric),
+        {"cpu": 1, "gpu": 1} if use_gpu else {"cpu": 1},
+    )
+    tuner = ray_tune.Tuner(
+        trainable,
+        param_space={"trial": ray_tune.grid_search([trial.number for trial in planned])},
+        tune_config=ray_tune.TuneConfig(
+            metric=settings.metric, mode=settings.mode, max_concurrent_trials=settings.max_concurrent,
+            scheduler=_scheduler(settings, planned), trial_dirname_creator=lambda trial: trial.trial_id,
+        ),
+        run_config=ray_tune.RunConfig(
+            name="ray", storage_path=str(config.folder / FOLDER / ".ray"), verbose=0, callbacks=[_Shown(progress, settings)]
+        ),
+    )  # fmt: skip
+    results = tuner.fit()
+    storage.remove(config.folder / FOLDER / ".ray")
+    ended: dict[int, dict[str, Any]] = {}
+    for result in results:
+        found = dict(result.metrics or {})
+        ended[int(result.config["trial"])] = found | ({"error": "failed"} if result.error is not None else {})
+    return ended
+
+
+def _scheduler(settings: TuneConfig, planned: Sequence[Trial]) -> Any:
+    if settings.scheduler == "none":
+        return None
+    pretrain = planned[0].config.training
+    evaluations = max(1, pretrain.max_steps // pretrain.evaluate_every_steps)
+    return ray_tune.schedulers.ASHAScheduler(max_t=evaluations, grace_period=1, reduction_factor=2)
+
+
+def _trial(given: dict[str, Any], planned: Sequence[Trial], metric: str) -> None:
+    """One trial in this process; Tune hears of each evaluation. A run that goes wrong is a bad trial, not a fault."""
+    trial = planned[given["trial"]]
+    stage = stage_of(trial.config)
+    done = stage.done()
+    if done is not None:
+        ray_tune.report({**done.metrics, "ended": "done before"})
+        return
+    stage.begin()
+
+    def send(message: dict[str, Any]) -> None:
+        if metric in message and message["step"] < trial.config.training.max_steps:
+            ray_tune.report({**message, "ended": "stopped early"})
+
+    try:
+        result = train_rank(TrainJob(trial.config), single(trial.config.training.device), send)
+    except RayslError as error:
+        ray_tune.report({metric: float("nan"), "ended": str(error)})
+        return
+    if metric not in result:
+        known = ", ".join(sorted(name for name, value in result.items() if isinstance(value, float)))
+        ray_tune.report({metric: float("nan"), "ended": f"no '{metric}' among what was measured: {known}"})
+        return
+    finish(stage, result, trial.config.training)
+    ray_tune.report({**result, "ended": "done"})
+
+
+class _Shown(ray_tune.Callback):  # type: ignore[misc]
+    """Counts trials that have ended, with the best value so far."""
+
+    def __init__(self, progress: Progress, settings: TuneConfig) -> None:
+        self.progress, self.settings = progress, settings
+        self.best: float | None = None
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        value = (trial.last_result or {}).get(self.settings.metric)
+        if value is not None and value == value:
+            choose = min if self.settings.mode == "min" else max
+            self.best = value if self.best is None else choose(self.best, value)
+        self.progress.advance(1, f"best {self.settings.metric} {self.best:.4f}" if self.best is not None else "")
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.progress.advance(1)
+
+
+def _conclude(
+    config: RunConfig, settings: TuneConfig, planned: Sequence[Trial], ended: dict[int, dict[str, Any]]
+) -> TuneResult:
+    rows: list[tuple[int, dict[str, Any], float | None, str]] = []
+    for trial in planned:
+        found = ended.get(trial.number, {})
+        value = float(found.get(settings.metric, "nan"))
+        good = value == value and "error" not in found
+        rows.append((trial.number, trial.values, value if good else None, str(found.get("ended", "failed"))))
+    sign = 1 if settings.mode == "min" else -1
+    rows.sort(key=lambda row: (row[2] is None, sign * (row[2] or 0.0), row[0]))
+    lines = [{"trial": row[0], "values": row[1], settings.metric: row[2], "ended": row[3]} for row in rows]
+    storage.write_jsonl(config.folder / FOLDER / "trials.jsonl", lines)
+    if rows[0][2] is None:
+        raise TrainingError(f"No trial gave a {settings.metric}. The first ended with: {rows[0][3]}")
+    best = config.folder / FOLDER / "best.yaml"
+    storage.write_text(best, base.dump(with_values(config, rows[0][1])))
+    for line in table(rows, settings.metric):
+        say(line)
+    say(f"next:   raysl pretrain {best}")
+    return TuneResult(rows, best)
+
+
+def table(rows: Sequence[tuple[int, dict[str, Any], float | None, str]], metric: str) -> list[str]:
+    """One line for each trial, best first."""
+    keys = list(rows[0][1])
+    head = ["trial", metric, *(key.removeprefix("pretrain.") for key in keys), "ended"]
+    body = [
+        [f"{number:03d}", "-" if value is None else f"{value:.4f}", *(str(values[key]) for key in keys), how[:60]]
+        for number, values, value, how in rows
+    ]
+    widths = [max(len(row[place]) for row in [head, *body]) for place in range(len(head))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in [head, *body]]

@@ -1,0 +1,48 @@
+"""Stored pictures become the pixel shards that prepare would have written."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from raysl.data.decode import EncodedRows, decode_file, write_encoded
+from raysl.data.pixels import PixelRows
+from raysl.data.shard_facts import shard_facts
+from raysl.data.statistics import count
+from raysl.errors import DataError
+from tests.picture_shards import HOW, pictures, write_prepared
+
+
+def test_a_decoded_shard_is_the_prepared_one_byte_for_byte(tmp_path: Path) -> None:
+    for encoded in (True, False):
+        write_prepared(tmp_path / str(encoded), encoded)
+    name = "train/shard-00003.arrow"
+    decoded = decode_file(str(tmp_path / "True/prepare/encoded" / name))
+    assert decoded == (tmp_path / "False/prepare/pixels" / name).read_bytes()
+
+
+def test_stored_pictures_have_the_statistics_of_their_pixels(tmp_path: Path) -> None:
+    for encoded in (True, False):
+        write_prepared(tmp_path / str(encoded), encoded)
+    assert count(tmp_path / "True/prepare") == count(tmp_path / "False/prepare")
+
+
+def test_rows_and_labels_of_stored_pictures(tmp_path: Path) -> None:
+    files = pictures(5)
+    write_encoded(tmp_path / "shard-00000.arrow", list("abcde"), ["x", None, "y", "y", "x"], files, HOW)
+    rows = EncodedRows(tmp_path)
+    assert (len(rows), rows.labels, rows.form) == (5, ["x", None, "y", "y", "x"], HOW.form)
+    assert np.array_equal(rows.row(3), HOW.row(files[3], "d"))
+    assert shard_facts(tmp_path / "shard-00000.arrow").said["resize"] == "crop"
+
+
+def test_a_picture_that_is_damaged_afterwards_is_named(tmp_path: Path) -> None:
+    write_encoded(tmp_path / "shard-00000.arrow", ["good", "cut-off"], [None, None], [pictures(1)[0], b"\xff\xd8"], HOW)
+    with pytest.raises(DataError, match=r"cut-off in .*shard-00000\.arrow cannot be decoded: .*raysl prepare"):
+        decode_file(str(tmp_path / "shard-00000.arrow"))
+
+
+def test_a_shard_that_is_cut_off_is_named(tmp_path: Path) -> None:
+    (tmp_path / "shard-00000.arrow").write_bytes(b"ARROW1 and no more")
+    with pytest.raises(DataError, match=r"shard-00000\.arrow is no whole shard"):
+        PixelRows(tmp_path)

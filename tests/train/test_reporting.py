@@ -1,0 +1,124 @@
+"""Where the numbers go, and what a start that goes on from a checkpoint does to those of steps it does again."""
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from raysl import run_config
+from raysl.errors import ConfigError
+from raysl.run_config import RunConfig
+from raysl.train import record, signals
+from raysl.train.reporting import note_of, reporting
+from raysl.train.world import MUST_END, STAYS, single
+
+
+@pytest.fixture
+def config(smallest_yaml: Path) -> RunConfig:
+    found = run_config.load(smallest_yaml)
+    found.folder.mkdir(parents=True, exist_ok=True)
+    return found
+
+
+def trainer(step: int = 0, rank: int = 0) -> Any:
+    world = SimpleNamespace(**{**vars(single("cpu")), "rank": rank})
+    return SimpleNamespace(world=world, step=step, rows=[1, 2], peak_rate=0.1, report=None)
+
+
+def read(config: RunConfig) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (config.folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_numbers_go_to_the_file_tensorboard_and_the_driver(config: RunConfig) -> None:
+    sent: list[dict[str, Any]] = []
+    one = trainer()
+    with reporting(config, one, sent.append):
+        one.report({"step": 1, "loss": 3.0})
+        one.report({"step": 1, "held_out_loss": 2.5, "knn_accuracy": 0.5})
+        one.report({"step": 2, "loss": 2.0})
+    assert [(line["stage"], line["step"]) for line in read(config)] == [("pretrain", 1), ("pretrain", 1), ("pretrain", 2)]
+    assert sent[0] == {"start": 0, "rows": 2, "peak_rate": 0.1}
+    assert {"step": 1, "held_out_loss": 2.5, "knn_accuracy": 0.5} in sent
+    events = next((config.folder / "tensorboard").glob("events.out.tfevents.*")).read_bytes()
+    assert all(name in events for name in (b"pretrain/loss", b"pretrain/knn_accuracy"))
+
+
+def test_steps_after_the_checkpoint_are_dropped_when_a_run_goes_on(config: RunConfig) -> None:
+    one, again = trainer(), trainer(step=2)
+    with reporting(config, one, lambda _: None):
+        for step in (1, 2, 3):
+            one.report({"step": step, "loss": 1.0})
+    with reporting(config, again, lambda _: None):
+        again.report({"step": 3, "loss": 0.5})
+    assert [(line["step"], line["loss"]) for line in read(config)] == [(1, 1.0), (2, 1.0), (3, 0.5)]
+
+
+def test_only_rank_0_speaks(config: RunConfig) -> None:
+    other = trainer(rank=1)
+    with reporting(config, other, lambda _: pytest.fail("rank 1 spoke")):
+        assert other.report is None
+    assert not (config.folder / "metrics.jsonl").exists()
+
+
+def test_mlflow_gets_the_same_numbers_or_says_what_to_install(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    uri = (tmp_path / "mlflow").as_uri()
+    settings = config.training.model_copy(update={"mlflow": uri, "tensorboard": False})
+    config = config.model_copy(update={"pretrain": settings})
+    one = trainer()
+    try:
+        import mlflow
+    except ImportError:
+        with pytest.raises(ConfigError, match=r"pip install raysl\[mlflow\]"), reporting(config, one, lambda _: None):
+            pass
+        return
+    with reporting(config, one, lambda _: None):
+        one.report({"step": 1, "loss": 3.0})
+    mlflow.set_tracking_uri(uri)
+    found = mlflow.search_runs(experiment_names=[config.name], output_format="list")
+    assert found[0].data.metrics["pretrain/loss"] == 3.0
+
+
+def test_lines_of_the_terminal_name_their_unit() -> None:
+    line = note_of({"step": 1, "loss": 2.0, "images_per_second": 1234.5, "data_wait": 0.01, "learning_rate": 0.1,
+                    "gradient_norm": 3.0, "seconds_left": 10.0})  # fmt: skip
+    assert line.startswith("loss 2.000  1,234 images/s  data wait 1%")
+    assert note_of({"step": 1, "held_out_loss": 1.5, "knn_accuracy": 0.25}) == "held-out loss 1.500  kNN 0.250"
+
+
+def test_rows_of_a_step_that_was_done_again_count_as_the_last_start_did_it(tmp_path: Path) -> None:
+    for first, rank, size, steps in ((0, 0, 1, {1: [5, 3], 2: [9, 9]}), (1, 0, 2, {2: [1]}), (1, 1, 2, {2: [0]})):
+        one = record.RowRecord(tmp_path, first, rank, size)
+        for step, rows in steps.items():
+            one(step, rows)
+    assert record.read(tmp_path) == {1: [3, 5], 2: [0, 1]}
+
+
+@pytest.fixture
+def sigterm() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+    signals._asked.clear()
+    signals._over.clear()
+
+
+@pytest.mark.usefixtures("sigterm")
+def test_sigterm_is_noted_first_and_ends_the_process_when_there_is_nothing_to_save() -> None:
+    signals.listen()
+    assert signals.asked_to_end() == STAYS
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert signals.asked_to_end() == MUST_END
+    with pytest.raises(SystemExit):
+        os.kill(os.getpid(), signal.SIGTERM)
+    signals._asked.clear()
+    signals.over()
+    with pytest.raises(SystemExit):
+        os.kill(os.getpid(), signal.SIGTERM)

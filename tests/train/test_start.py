@@ -1,0 +1,127 @@
+"""A run starts from weights of others and leaves weights that others read."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tokenizers import Tokenizer
+
+from raysl import storage
+from raysl.data.given_tokenizer import renumbered
+from raysl.data.prepared import Prepared
+from raysl.errors import ConfigError, DataError
+from raysl.models import layouts
+from raysl.models.config import BertConfig, GptConfig
+from raysl.models.text import Bert, Gpt
+from raysl.run_config import RunConfig
+from raysl.train import start
+from tests.data.test_given_tokenizer import bert_like, gpt2_like
+
+SIZES = {"num_layers": 1, "width": 16, "num_heads": 2, "context_length": 16}
+KINDS = {"bert": (Bert, BertConfig, bert_like), "gpt": (Gpt, GptConfig, gpt2_like)}
+
+
+def theirs(kind: str, folder: Path) -> torch.nn.Module:
+    """Weights and tokenizer in `folder`, numbered as in the originals."""
+    model, config, tokenizer = KINDS[kind]
+    torch.manual_seed(1)
+    encoder = model(config(**SIZES), len(start_vocabulary(tokenizer()))).eval()
+    if kind == "bert":
+        torch.nn.init.normal_(encoder.head_bias)
+    layouts.export(encoder, folder)
+    storage.write_json(folder / start.TOKENIZER, tokenizer())
+    return encoder
+
+
+def check(config: RunConfig) -> dict[str, str]:
+    return start.check(config.training, Prepared.of(config))
+
+
+def start_vocabulary(given: dict[str, Any]) -> dict[str, int]:
+    return {**given["model"]["vocab"], **{token["content"]: token["id"] for token in given["added_tokens"]}}
+
+
+def run_config(kind: str, folder: Path, given: Path, **model: object) -> RunConfig:
+    """A run whose `prepare` has used the given tokenizer."""
+    (folder / "prepare").mkdir(parents=True, exist_ok=True)
+    storage.write_json(folder / "prepare" / start.TOKENIZER, renumbered(storage.read_json(given / start.TOKENIZER)))
+    return RunConfig.model_validate({
+        "name": "start", "run_dir": str(folder), "prepare": {"source": "python_docs"},
+        "pretrain": {"objective": kind, "model": {"type": kind, **SIZES, **model}, "init_from": str(given)},
+    })  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["bert", "gpt"])
+def test_the_same_text_has_the_same_scores_under_both_numberings(kind: str, tmp_path: Path) -> None:
+    old = theirs(kind, tmp_path / "given")
+    config = run_config(kind, tmp_path / "run", tmp_path / "given")
+    assert set(check(config)) == {"init_from"}
+    ours = tmp_path / "run" / "prepare" / start.TOKENIZER
+    model, settings, given = KINDS[kind]
+    encoder = model(settings(**SIZES), len(start.vocabulary(ours))).eval()
+    start.load_weights(encoder, tmp_path / "given", ours)
+    text = "the unhappy files" if kind == "bert" else "here"
+    left, right = (Tokenizer.from_str(json.dumps(t)).encode(text).ids for t in (given(), renumbered(given())))
+    assert left != right
+    places = torch.tensor(start.places(tmp_path / "given" / start.TOKENIZER, ours))
+    with torch.no_grad():
+        expected, found = (
+            m.vocabulary_logits(m.encode(torch.tensor([ids]), torch.zeros(1, len(ids), dtype=torch.long)))
+            for m, ids in ((old, left), (encoder, right))
+        )
+    known = places >= 0
+    torch.testing.assert_close(found[..., known], expected[..., places[known]], atol=1e-6, rtol=1e-5)
+
+
+def test_a_bert_without_head_starts_with_a_fresh_one(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    theirs("bert", tmp_path / "given")
+    path = tmp_path / "given" / layouts.WEIGHTS
+    save_file({name: w for name, w in load_file(path).items() if name.startswith("bert.")}, path)
+    config = run_config("bert", tmp_path / "run", tmp_path / "given")
+    ours = tmp_path / "run" / "prepare" / start.TOKENIZER
+    encoder = Bert(BertConfig(**SIZES), len(start.vocabulary(ours)))
+    fresh = encoder.head.weight.clone()
+    start.load_weights(encoder, Path(config.training.init_from or ""), ours)
+    assert torch.equal(encoder.head.weight, fresh)
+
+
+def test_what_a_run_leaves_starts_the_next_one(tmp_path: Path) -> None:
+    old = theirs("gpt", tmp_path / "given")
+    config = run_config("gpt", tmp_path / "run", tmp_path / "given")
+    ours = tmp_path / "run" / "prepare" / start.TOKENIZER
+    encoder = Gpt(GptConfig(**SIZES), len(start.vocabulary(ours)))
+    start.load_weights(encoder, tmp_path / "given", ours)
+    start.export(encoder, tmp_path / "export", ours)
+    again = Gpt(GptConfig(**SIZES), len(start.vocabulary(ours)))
+    start.load_weights(again, tmp_path / "export", ours)
+    assert all(torch.equal(w, again.state_dict()[name]) for name, w in encoder.state_dict().items())
+    assert storage.read_json(tmp_path / "export" / "tokenizer_config.json")["eos_token"] == "<|endoftext|>"
+    assert old.config == config.training.model
+
+
+def test_mistakes_are_named_before_anything_starts(tmp_path: Path) -> None:
+    theirs("bert", tmp_path / "given")
+    with pytest.raises(ConfigError, match=r"has other sizes. Write pretrain.model with num_layers: 1, width: 16"):
+        check(run_config("bert", tmp_path / "run", tmp_path / "given", num_layers=2, width=32))
+    config = run_config("bert", tmp_path / "run", tmp_path / "given")
+    storage.write_json(tmp_path / "run" / "prepare" / start.TOKENIZER, gpt2_like())
+    with pytest.raises(
+        ConfigError, match=r"lacks 25\d of the run's 25\d tokens. Prepare with its own: prepare.tokenizer.path="
+    ):
+        check(config)
+    with pytest.raises(ConfigError, match=r"pretrain.init_from: .*missing needs config.json and model.safetensors"):
+        check(run_config("gpt", tmp_path / "run", tmp_path / "given").model_copy(
+            update={"pretrain": config.training.model_copy(update={"init_from": str(tmp_path / "missing")})}
+        ))  # fmt: skip
+
+
+def test_weights_of_other_shapes_are_refused(tmp_path: Path) -> None:
+    theirs("bert", tmp_path / "given")
+    run_config("bert", tmp_path / "run", tmp_path / "given")
+    ours = tmp_path / "run" / "prepare" / start.TOKENIZER
+    with pytest.raises(DataError, match=r"has other shapes than this run's model: positions.weight"):
+        start.load_weights(Bert(BertConfig(**{**SIZES, "context_length": 32}), 13), tmp_path / "given", ours)
