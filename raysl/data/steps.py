@@ -71,7 +71,12 @@ class Step:
 
     def __exit__(self, *error: Any) -> None:
         self.progress.__exit__(*error)
-        self.recipe.usage[self.name] = {"seconds": round(time.monotonic() - self.started, 2), **self.used}
+        before = self.recipe.usage.get(self.name, {"seconds": 0.0, "cpu_seconds": 0.0, "peak_mb": 0.0})  # a step in levels
+        self.recipe.usage[self.name] = {
+            "seconds": round(before["seconds"] + time.monotonic() - self.started, 2),
+            "cpu_seconds": round(before["cpu_seconds"] + self.used["cpu_seconds"], 2),
+            "peak_mb": max(before["peak_mb"], self.used["peak_mb"]),
+        }
 
     def run_calls(self, function: Callable[..., dict[str, Any]], calls: Sequence[tuple[Any, ...]],
                   counted: Callable[[dict[str, Any]], tuple[int, str]]) -> None:  # fmt: skip
