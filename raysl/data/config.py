@@ -108,6 +108,8 @@ class ImagesConfig(Config):
     """Pixels along each side of a patch; divides `size`. Default: the whole picture is one patch."""
     resize: Literal["crop", "pad", "stretch"] = "crop"
     """How a picture becomes a square: its middle, all of it on black, or squeezed."""
+    store: Literal["pixels", "encoded"] = "pixels"
+    """What shards hold: pixels, ready to be read; or the pictures as they were found, smaller, decoded while training."""
     max_pixels: int = Field(50_000_000, ge=1, le=89_478_485)
     """Pixels of a whole picture, at most: a larger one is refused by its header."""
     min_side: int = Field(1, ge=1)
