@@ -31,6 +31,8 @@ def page() -> str:
         for name in catalog.entries:
             config = catalog.config(name)
             lines += ["", f"### {catalog.kind}: {name}", "", _doc(config), "", *_table(config)]
+            for key, inner in _sections(config):
+                lines += ["", f"#### {key} of {catalog.kind} {name}", "", _doc(inner), "", *_table(inner)]
     return "\n".join(lines) + "\n"
 
 

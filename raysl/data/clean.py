@@ -66,7 +66,7 @@ class Cleaner:
         if self.config.decontaminate is not None and self.evaluation is not None:
             filters.append(Contaminated(self.config.decontaminate, self.evaluation))
         for one in filters:
-            one.examples.seed = self.seed
+            one.examples.seed, one.compiled = self.seed, self.compiled
         return filters
 
     def _clean(self, table: pa.Table, filters: Sequence[Filter], redacted: Counter[str]) -> tuple[pa.Table, pa.Table]:

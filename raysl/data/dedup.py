@@ -127,5 +127,7 @@ def add_to_index(index_folder: str | Path, kept: pa.Table) -> None:
 def _read_index(folder: Path) -> tuple[PrintSettings, list[pa.Table]]:
     if not (folder / INDEX).is_file():
         raise DataError(f"{folder} holds no index of kept documents. Run `raysl prepare` first.")
-    settings = PrintSettings(**storage.read_json(folder / INDEX))
+    settings = PrintSettings(**{"scheme": 1, **storage.read_json(folder / INDEX)})
+    if settings.scheme != PrintSettings.scheme:
+        raise DataError(f"{folder} was written by another version of raysl. Run `raysl prepare` with --redo.")
     return settings, [mapped(path) for path in sorted(folder.glob("part-*.arrow"))]

@@ -7,7 +7,7 @@ measured exactly (up to 64-bit hash collisions); the first document in order is 
 components of all pairs that were checked and hold. Cost: 8 bytes a word for the shingles, 12 bytes a band of a document.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
@@ -38,9 +38,6 @@ class Shingles:
     starts: NDArray[np.int64]
     stops: NDArray[np.int64]
 
-    def select(self, rows: NDArray[np.int64]) -> "Shingles":
-        return Shingles(self.hashes, self.starts[rows], self.stops[rows])
-
 
 @dataclass(frozen=True)
 class Duplicates:
@@ -62,7 +59,7 @@ class Duplicates:
 
 def deduplicate(texts: pa.Array | pa.ChunkedArray, threshold: float = 0.8, ngram: int = 5, num_bands: int = 34,
                 rows_per_band: int = 7, seed: int = 1, compiled: bool = True) -> Duplicates:  # fmt: skip
-    """Finds the near-duplicates among `texts`; needs about twice the memory of the text."""
+    """Finds the near-duplicates among `texts`; needs about one and a half times the memory of the text."""
     parts, keys = [], []
     for chunk in chunks(texts, compiled):
         hashes, starts = shingle_hashes(chunk, ngram, compiled)
@@ -72,7 +69,18 @@ def deduplicate(texts: pa.Array | pa.ChunkedArray, threshold: float = 0.8, ngram
     if not parts:
         empty = np.zeros(0, np.int64)
         return Duplicates(empty, np.zeros(0), empty, 0)
-    return find_duplicates(np.concatenate(keys), joined(parts).select, threshold, compiled=compiled)
+    return find_duplicates(np.concatenate(keys), lambda rows: selected(parts, rows), threshold, compiled=compiled)
+
+
+def selected(parts: Sequence[tuple[NDArray[np.uint64], NDArray[np.int64]]], rows: NDArray[np.int64]) -> Shingles:
+    """The shingles of some (sorted) texts; `parts` are the hashes of many and where each text's begin."""
+    found, first = [np.zeros(0, np.uint64)], 0
+    for hashes, starts in parts:
+        own = rows[np.searchsorted(rows, first) : np.searchsorted(rows, first + len(starts) - 1)] - first
+        found += [hashes[start:stop] for start, stop in zip(starts[own].tolist(), starts[own + 1].tolist(), strict=True)]
+        first += len(starts) - 1
+    stops = np.cumsum([len(one) for one in found])
+    return Shingles(np.concatenate(found), stops[:-1], stops[1:])
 
 
 def joined(parts: list[tuple[NDArray[np.uint64], NDArray[np.int64]]]) -> Shingles:
@@ -197,11 +205,24 @@ def _candidates(keys: NDArray[np.uint64]) -> tuple[NDArray[np.int64], ...]:
     if not count:
         empty = np.zeros(0, np.int64)
         return empty, empty, empty, np.zeros(1, np.int64)
-    row, bucket = np.concatenate(rows), np.concatenate(numbers)
+    row, bucket, count = _different(np.concatenate(rows), np.concatenate(numbers), count)
     order = np.argsort(row, kind="stable")  # within a document by band
     documents, first_of = np.unique(row[order], return_index=True)
     bucket_starts = np.r_[0, np.cumsum(np.bincount(bucket, minlength=count))]
     return documents, bucket[order], np.r_[first_of, len(row)], bucket_starts
+
+
+def _different(row: NDArray[np.int64], bucket: NDArray[np.int64], count: int
+               ) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:  # fmt: skip
+    """Leaves out buckets with the same members as an earlier one: near-copies meet in nearly all bands."""
+    weight = (row.astype(np.uint64) + np.uint64(1)) * BAND_BASE
+    weight = (weight ^ (weight >> np.uint64(29))) * BAND_BASE
+    members = np.add.reduceat(weight ^ (weight >> np.uint64(32)), np.searchsorted(bucket, np.arange(count)))
+    keep = np.zeros(count, np.bool_)
+    keep[np.unique(members, return_index=True)[1]] = True
+    number = np.cumsum(keep) - 1
+    chosen = keep[bucket]
+    return row[chosen], number[bucket[chosen]], int(keep.sum())
 
 
 @cache

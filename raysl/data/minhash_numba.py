@@ -37,8 +37,11 @@ def mix64(h: Any) -> Any:
 
 @compiled
 def word_hashes(data: Any, start: int, stop: int, table: U32, out: U64) -> int:
-    """Hashes of the words of one UTF-8 text into `out`; returns how many."""
-    count, h, inside, i = 0, np.uint64(0), False, start
+    """Hashes of the words of one UTF-8 text into `out`; returns how many.
+
+    A word is taken in pieces of eight bytes of its lower-cased UTF-8, each multiplied in.
+    """
+    count, h, piece, size, inside, i = 0, np.uint64(0), np.uint64(0), np.uint64(0), False, start
     while i < stop:
         byte = data[i]
         if byte < 128:
@@ -57,21 +60,51 @@ def word_hashes(data: Any, start: int, stop: int, table: U32, out: U64) -> int:
                 )
                 i += 4
             code = table[point] if point < TABLE_SIZE else np.uint32(point) | ALONE_FLAG
-        if code != 0 and code < ALONE_FLAG:
-            h = h * BASE + np.uint64(code)
+        if inside and (code == 0 or code >= ALONE_FLAG):
+            out[count] = mix64(h * BASE + piece if size else h)
+            count += 1
+            h, piece, size, inside = np.uint64(0), np.uint64(0), np.uint64(0), False
+        if code == 0:
+            continue
+        if code < 128:
+            piece |= np.uint64(code) << (size << np.uint64(3))
+            size += np.uint64(1)
+            if size == 8:
+                h, piece, size = h * BASE + piece, np.uint64(0), np.uint64(0)
             inside = True
             continue
-        if inside:
-            out[count] = mix64(h)
+        encoded, width = _utf8(code & ~ALONE_FLAG)
+        if code >= ALONE_FLAG:
+            out[count] = mix64(encoded)
             count += 1
-            h, inside = np.uint64(0), False
-        if code != 0:
-            out[count] = mix64(np.uint64(code))
-            count += 1
+            continue
+        for _ in range(width):
+            piece |= (encoded & np.uint64(0xFF)) << (size << np.uint64(3))
+            encoded >>= np.uint64(8)
+            size += np.uint64(1)
+            if size == 8:
+                h, piece, size = h * BASE + piece, np.uint64(0), np.uint64(0)
+        inside = True
     if inside:
-        out[count] = mix64(h)
+        out[count] = mix64(h * BASE + piece if size else h)
         count += 1
     return count
+
+
+@compiled
+def _utf8(code: Any) -> tuple[Any, int]:
+    """The UTF-8 bytes of a code point above 127, the first one lowest, and how many they are."""
+    c = np.uint64(code)
+    tail = np.uint64(0x80) | (c & np.uint64(0x3F))
+    if c < 0x800:
+        return (np.uint64(0xC0) | (c >> np.uint64(6))) | (tail << np.uint64(8)), 2
+    middle = np.uint64(0x80) | ((c >> np.uint64(6)) & np.uint64(0x3F))
+    if c < 0x10000:
+        lead = np.uint64(0xE0) | (c >> np.uint64(12))
+        return lead | (middle << np.uint64(8)) | (tail << np.uint64(16)), 3
+    upper = np.uint64(0x80) | ((c >> np.uint64(12)) & np.uint64(0x3F))
+    lead = np.uint64(0xF0) | (c >> np.uint64(18))
+    return lead | (upper << np.uint64(8)) | (middle << np.uint64(16)) | (tail << np.uint64(24)), 4
 
 
 @compiled

@@ -2,19 +2,24 @@
 
 from collections.abc import Iterator
 from functools import cache
+from itertools import chain
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from raysl.data.minhash_words import ALONE, TABLE_SIZE
+from raysl.data.minhash_words import ALONE, TABLE_SIZE, character_table
 
 U64 = NDArray[np.uint64]
 U32 = NDArray[np.uint32]
 I64 = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 
 BASE = 0x9E3779B97F4A7C15
-BLOCK = 1 << 15
+PIECE = np.array([2 ** (8 * size) - 1 for size in range(9)], np.uint64)
+"""Masks of the first bytes of a piece."""
+MOST_PIECES = 64
+BLOCK = 1 << 16
 """Shingles whose hashes stay in a core's cache while all permutations pass over them."""
 
 
@@ -23,7 +28,8 @@ def mix64(h: U64) -> U64:
     h *= np.uint64(0xFF51AFD7ED558CCD)
     h ^= h >> np.uint64(33)
     h *= np.uint64(0xC4CEB9FE1A85EC53)
-    return h ^ (h >> np.uint64(33))
+    h ^= h >> np.uint64(33)
+    return h
 
 
 @cache
@@ -36,20 +42,69 @@ def _powers(base: int, size: int) -> U64:
 
 def _words(data: NDArray[np.uint8], bounds: I64, table: U32) -> tuple[U64, I64]:
     """Hashes of all words and, for each text, where its words begin (one more than there are texts)."""
-    codes, bounds = _codes(data, bounds, table)
-    alone = codes >= ALONE
-    first = (codes != 0) & np.r_[True, (codes[:-1] == 0) | alone[:-1] | alone[1:]]
-    last = (codes != 0) & np.r_[(codes[1:] == 0) | alone[:-1] | alone[1:], True]
-    inner = bounds[1:-1][(bounds[1:-1] > 0) & (bounds[1:-1] < len(codes))]
-    first[inner] = codes[inner] != 0
-    last[inner - 1] = codes[inner - 1] != 0
+    part, bounds = data[bounds[0] : bounds[-1]], bounds - bounds[0]
+    plain = np.frombuffer(bytearray(part).translate(_ascii_table()), np.uint8)
+    leads = np.flatnonzero(part >= 0xC0)
+    alone = _write_others(plain, part, leads, table) if len(leads) else leads
+    inside = plain != 0
+    changes = inside[1:] != inside[:-1]
+    changes[alone[(alone > 0) & (alone < len(plain))] - 1] = True
+    first, last = inside.copy(), inside
+    inner = bounds[1:-1][(bounds[1:-1] > 0) & (bounds[1:-1] < len(plain))]
+    changes[inner - 1] = True
+    first[1:] &= changes
+    last[:-1] &= changes
     begin, end = np.flatnonzero(first), np.flatnonzero(last)
-    return run_hashes(codes, begin, end), np.searchsorted(begin, bounds)
+    return piece_hashes(plain, begin, end + 1), np.searchsorted(begin, bounds)
 
 
-def run_hashes(codes: Any, begin: I64, end: I64) -> U64:
-    """Hash of each run codes[begin:end + 1]: a polynomial, so that differences of one running sum give all of them."""
-    return hashes_between(running_sums(codes), begin, end)
+@cache
+def _ascii_table() -> bytes:
+    """The lower-cased byte of each byte of a word, 0 for what breaks one and for bytes of longer characters."""
+    return character_table()[:128].astype(np.uint8).tobytes() + bytes(128)
+
+
+def _write_others(plain: NDArray[np.uint8], part: NDArray[np.uint8], leads: I64, table: U32) -> I64:
+    """Writes the characters of more than one byte into `plain`; returns where those that stand alone begin and end."""
+    cuts = [np.zeros(0, np.int64)]
+    for width, low, high in ((2, 0xC0, 0xE0), (3, 0xE0, 0xF0), (4, 0xF0, 0x100)):
+        own = leads[(part[leads] >= low) & (part[leads] < high)]
+        points = (part[own] & (0x7F >> width)).astype(np.uint32)
+        for place in range(1, width):
+            points = (points << 6) | (part[own + place] & 0x3F)
+        codes = np.where(points < TABLE_SIZE, table[np.minimum(points, TABLE_SIZE - 1)], points | np.uint32(ALONE))
+        alone = own[codes >= ALONE]
+        cuts += [alone, alone + width]
+        own, codes = own[codes != 0], codes[codes != 0]
+        for place in range(width - 1, 0, -1):  # a small letter has as many bytes as the capital
+            plain[own + place] = (codes & 0x3F) | 0x80
+            codes = (codes & np.uint32(ALONE - 1)) >> 6
+        plain[own] = codes | low
+    return np.concatenate(cuts)
+
+
+def piece_hashes(data: NDArray[np.uint8], begin: I64, stop: I64) -> U64:
+    """Hash of each data[begin:stop]: its bytes in pieces of eight, the last one filled with zeros, as a polynomial."""
+    padded = np.zeros(len(data) + 8, np.uint8)
+    padded[: len(data)] = data
+    eights = np.ndarray((len(data) + 1,), "V8", buffer=padded, strides=(1,))  # at every byte; gathering it costs 3 ns
+    sizes = stop - begin
+    h = np.take(eights, begin).view(np.uint64) & np.take(PIECE, np.minimum(sizes, 8))
+    rows = np.flatnonzero(sizes > 8)
+    begin, sizes = begin[rows] + 8, sizes[rows] - 8
+    for _ in range(MOST_PIECES):
+        if not len(rows):
+            break
+        h[rows] *= np.uint64(BASE)
+        h[rows] += np.take(eights, begin).view(np.uint64) & np.take(PIECE, np.minimum(sizes, 8))
+        longer = np.flatnonzero(sizes > 8)
+        rows, begin, sizes = rows[longer], begin[longer] + 8, sizes[longer] - 8
+    for row, first, size in zip(rows.tolist(), begin.tolist(), sizes.tolist(), strict=True):  # a word without end
+        pieces = np.zeros(-(-size // 8), np.uint64)
+        pieces.view(np.uint8)[:size] = padded[first : first + size]
+        terms = np.r_[h[row], pieces] * _powers(BASE, _power_size(len(pieces)))[len(pieces) :: -1]
+        h[row] = terms.sum()
+    return mix64(h)
 
 
 def running_sums(codes: Any) -> U64:
@@ -68,17 +123,6 @@ def _power_size(num_codes: int) -> int:
     return 1 << max(10, num_codes.bit_length())
 
 
-def _codes(data: NDArray[np.uint8], bounds: I64, table: U32) -> tuple[U32, I64]:
-    """The table's entry for every character, and the bounds counted in characters."""
-    part, bounds = data[bounds[0] : bounds[-1]], bounds - bounds[0]
-    if not len(part) or int(part.max()) < 128:
-        return table[part], bounds
-    lead = (part & 0xC0) != 0x80
-    points = np.frombuffer(part.tobytes().decode("utf-8").encode("utf-32-le"), np.uint32)
-    codes = np.where(points < TABLE_SIZE, table[np.minimum(points, TABLE_SIZE - 1)], points | np.uint32(ALONE))
-    return codes, np.r_[0, np.cumsum(lead)][bounds]
-
-
 def shingle_hashes(data: NDArray[np.uint8], offsets: I64, ngram: int, table: U32) -> tuple[U64, I64]:
     words, starts = _words(data, offsets, table)
     counts = np.diff(starts)
@@ -88,24 +132,30 @@ def shingle_hashes(data: NDArray[np.uint8], offsets: I64, ngram: int, table: U32
         counts[empty] = 1
     sizes = np.maximum(counts - ngram + 1, 1)
     out_starts = np.r_[0, np.cumsum(sizes)]
+    full = _full_shingles(words, starts, ngram)
+    if len(full) == out_starts[-1]:
+        return full, out_starts
     out = np.empty(out_starts[-1], np.uint64)
-    for width in range(1, ngram + 1):
-        chosen = np.flatnonzero(counts >= ngram if width == ngram else counts == width)
-        if not len(chosen):
-            continue
-        where, begin = _ranges(out_starts[chosen], sizes[chosen]), _ranges(starts[chosen], sizes[chosen])
-        h = np.full(len(begin), width, np.uint64)
+    out[np.repeat(counts >= ngram, sizes)] = full
+    for width in range(1, ngram):
+        short = np.flatnonzero(counts == width)
+        h = np.full(len(short), width, np.uint64)
         for w in range(width):
-            h *= np.uint64(BASE)
-            h += words[begin + w]
-        out[where] = mix64(h)
+            h = h * np.uint64(BASE) + words[starts[short] + w]
+        out[out_starts[short]] = mix64(h)
     return out, out_starts
 
 
-def _ranges(firsts: I64, sizes: I64) -> I64:
-    """firsts[0], firsts[0] + 1, ... up to sizes[0] numbers, then the same for the next."""
-    ends = np.cumsum(sizes)
-    return np.arange(ends[-1]) + np.repeat(firsts - ends + sizes, sizes)
+def _full_shingles(words: U64, starts: I64, ngram: int) -> U64:
+    """Hashes of all `ngram` words in a row that lie in one text."""
+    h = np.full(max(len(words) - ngram + 1, 0), ngram, np.uint64)
+    for w in range(ngram):
+        h *= np.uint64(BASE)
+        h += words[w : w + len(h)]
+    inside = np.ones(len(words), np.bool_)
+    for w in range(1, ngram):
+        inside[np.maximum(starts[1:] - w, 0)] = False
+    return mix64(h[inside[: len(h)]])
 
 
 def _content_hash(data: NDArray[np.uint8]) -> np.uint64:
@@ -170,7 +220,7 @@ def resolve(buckets: I64, bucket_starts: I64, of_document: I64, hashes: U64, sta
     kept: list[list[int]] = [[] for _ in range(len(bucket_starts) - 1)]
     removed: list[list[int]] = [[] for _ in range(len(bucket_starts) - 1)]
     mixed = [False] * len(kept)
-    sets = [np.unique(hashes[start:stop]) for start, stop in zip(starts, stops, strict=True)]
+    sets = _sets(hashes, starts, stops)
     for d in range(n):
         own = buckets[of_document[d] : of_document[d + 1]].tolist()
         best, best_jaccard, seen = -1, 0.0, set[int]()
@@ -192,13 +242,28 @@ def resolve(buckets: I64, bucket_starts: I64, of_document: I64, hashes: U64, sta
                 best, best_jaccard = e, jaccard
         capped += checks >= max_checks
         kept_of[d], jaccards[d] = best, best_jaccard
-        for b in own:
-            if best < 0:
+        if best < 0:
+            for b in own:
                 kept[b].append(d)
-            else:
-                removed[b].append(d)
-                mixed[b] = mixed[b] or forest.root(removed[b][0]) != forest.root(d)
+            continue
+        own_cluster: dict[int, bool] = {}
+        for b in own:
+            removed[b].append(d)
+            top = removed[b][0]
+            if top not in own_cluster:  # most buckets of a document begin with the same one
+                own_cluster[top] = forest.root(top) == forest.root(d)
+            mixed[b] = mixed[b] or not own_cluster[top]
     return kept_of, jaccards, np.array([forest.root(d) for d in range(n)], np.int64), capped
+
+
+def _sets(hashes: U64, starts: I64, stops: I64) -> list[U64]:
+    """The different hashes of each text, sorted."""
+    found = []
+    for start, stop in zip(starts.tolist(), stops.tolist(), strict=True):
+        own = np.sort(hashes[start:stop])
+        different = own[1:] != own[:-1]
+        found.append(own if different.all() else own[np.r_[True, different]])
+    return found
 
 
 def _num_shared(a: U64, b: U64) -> int:
@@ -211,12 +276,14 @@ def _num_shared(a: U64, b: U64) -> int:
 def _comparable(d: int, own: list[int], kept: list[list[int]], removed: list[list[int]], mixed: list[bool],
                 forest: _Forest, seen: set[int]) -> Iterator[tuple[int, bool]]:  # fmt: skip
     """Earlier documents to compare with: all kept ones, then the removed ones that are not in the same cluster yet."""
+    for e in dict.fromkeys(chain.from_iterable([kept[b] for b in own])):
+        yield e, True
+    joined = set[int]()
     for b in own:
-        for e in kept[b]:
-            if e not in seen:
-                yield e, True
-    for b in own:
-        if removed[b] and not mixed[b] and forest.root(removed[b][0]) == forest.root(d):
+        if not removed[b] or (not mixed[b] and removed[b][0] in joined):
+            continue
+        if not mixed[b] and forest.root(removed[b][0]) == forest.root(d):
+            joined.add(removed[b][0])
             continue
         for e in reversed(removed[b]):
             if e not in seen and forest.root(e) != forest.root(d):

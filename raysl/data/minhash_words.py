@@ -1,6 +1,7 @@
 """Which characters make words, and their lower case: one table for the compiled and the numpy tokenizer.
 
-A word is a maximal run of \\w characters, lower-cased one by one. In scripts that put no spaces between words (Chinese,
+A word is a maximal run of \\w characters, lower-cased one by one (but for letters like the Kelvin sign, whose small form
+is a letter of another length). In scripts that put no spaces between words (Chinese,
 Japanese, Thai, Khmer, Lao, Burmese) every character is a word of its own, so their shingles are character n-grams.
 """
 
@@ -32,13 +33,19 @@ def character_table() -> NDArray[np.uint32]:
     table = np.zeros(TABLE_SIZE, np.uint32)
     text = "".join(chr(c) if not 0xD800 <= c < 0xE000 else " " for c in range(TABLE_SIZE))
     for run in re.finditer(r"\w+", text):
-        table[run.start() : run.end()] = [ord(char.lower()[0]) for char in run[0]]
+        table[run.start() : run.end()] = [ord(_lower(char)) for char in run[0]]
     table[FINAL_SIGMA] = SIGMA
     for first, last in SCRIPTS_WITHOUT_SPACES:
         points = np.arange(first, last + 1, dtype=np.uint32)
         words = (table[points] != BREAK) | ((first >= 0x0E00) & (last < 0x1800))  # vowel signs count there
         table[points] = np.where(words, points | np.uint32(ALONE), BREAK)
     return table
+
+
+def _lower(char: str) -> str:
+    """Of as many UTF-8 bytes as `char`, so that it can be written in its place; about 40 rare letters keep their case."""
+    lower = char.lower()[0]
+    return lower if len(lower.encode()) == len(char.encode()) else char
 
 
 def words(text: str) -> list[str]:

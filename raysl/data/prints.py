@@ -31,6 +31,8 @@ class PrintSettings:
     num_bands: int
     rows_per_band: int
     seed: int = 1
+    scheme: int = 2
+    """Goes up when the same text gets other hashes."""
 
     @classmethod
     def of(cls, config: DeduplicateConfig) -> "PrintSettings":

@@ -56,8 +56,8 @@ class Objective(nn.Module):
         for part in parts:
             part.requires_grad_(False)
 
-    def look_up(self, prepared: Path) -> None:
-        """Reads what the task has to know of the prepared data besides its rows; most need nothing."""
+    def look_up(self, file: Callable[[str], Path]) -> None:
+        """Reads what the task has to know of the prepared data besides its rows: file(name) is its path on this node."""
 
     @property
     def row_length(self) -> int:

@@ -1,6 +1,6 @@
 """Hidden words (Devlin et al., 2019), with the vocabulary head on the hidden positions only: same loss, less work."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch.nn.functional as F
@@ -27,9 +27,9 @@ class Bert(Objective):
         self.leave_out(encoder.pool_weight)
         self.word_starts: Bools | None = None
 
-    def look_up(self, prepared: Path) -> None:
+    def look_up(self, file: Callable[[str], Path]) -> None:
         if self.config.whole_words:
-            self.word_starts = word_starts(prepared / "tokenizer.json")
+            self.word_starts = word_starts(file("tokenizer.json"))
 
     def collate(self, rows: Sequence[Tokens], uniform: Uniform) -> Batch:
         tokens = pad(rows, self.row_length)

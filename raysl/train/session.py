@@ -28,7 +28,7 @@ from raysl.train.labels import labelled_rows
 from raysl.train.loop import Trainer
 from raysl.train.memory import keep_freed_memory
 from raysl.train.record import RowRecord
-from raysl.train.reporting import reporting
+from raysl.train.reporting import note_of, reporting
 from raysl.train.signals import asked_to_end, listen
 from raysl.train.world import World, single
 
@@ -47,18 +47,20 @@ def build_objective(config: RunConfig, prepared: Prepared) -> Objective:
     settings, statistics = config.training, statistics_of(prepared)
     torch.manual_seed(config.seed)
     encoder = build_encoder(settings.model, statistics)
-    is_text = settings.model.modality == "text"
     if settings.init_from is not None:
-        start.load_weights(encoder, Path(settings.init_from), prepared.file(TOKENIZER) if is_text else None)
+        start.load_weights(encoder, Path(settings.init_from), _tokenizer(config, prepared))
     objective = cast(Objective, OBJECTIVES.load(settings.objective.type)(settings.objective, encoder))
     if settings.accumulation_steps > 1 and not objective.splits_batch:
         raise ConfigError(
             f"'{settings.objective.type}' compares the rows of a batch with each other, so a part has another loss. "
             f"Use pretrain.accumulation_steps=1, and more workers for larger batches."
         )
-    if is_text:
-        objective.look_up(prepared.file(TOKENIZER).parent)
+    objective.look_up(prepared.file)
     return objective
+
+
+def _tokenizer(config: RunConfig, prepared: Prepared) -> Path | None:
+    return prepared.file(TOKENIZER) if config.training.model.modality == "text" else None
 
 
 def build_encoder(model: PluginConfig, statistics: TextStatistics | ImageStatistics) -> Encoder:
@@ -96,16 +98,19 @@ def train_rank(
         trainer.record = RowRecord(config.folder / PRETRAIN / "rows", trainer.step, world.rank, world.size)
     with reporting(config, trainer, send):
         last = trainer.run()
-    for read in (rows, held_out):
-        read.close()
     if world.rank == 0:
         description = models.describe(
             objective.encoder, objective=config.training.objective.model_dump(mode="json"), step=trainer.step
         )
         models.save(objective.encoder, config.folder / PRETRAIN, description)
-        tokenizer = prepared.file(TOKENIZER) if config.training.model.modality == "text" else None
-        start.export(objective.encoder, config.folder / PRETRAIN / EXPORT, tokenizer)
+        start.export(objective.encoder, config.folder / PRETRAIN / EXPORT, _tokenizer(config, prepared))
+    prepared.close()
     return {**last, "train_rows": len(rows), "parameters": sum(p.numel() for p in objective.parameters())}
+
+
+def _say(message: dict[str, Any]) -> None:
+    step = message.get("step")
+    print(f"step {step:>6}  {note_of(message)}" if step is not None else message, flush=True)
 
 
 def main(path: str, *overrides: str) -> None:
@@ -114,7 +119,7 @@ def main(path: str, *overrides: str) -> None:
 
     config = load(path, overrides)
     listen()
-    print(train_rank(TrainJob(config), single(config.training.device, asked_to_end), print))
+    print(train_rank(TrainJob(config), single(config.training.device, asked_to_end), _say))
 
 
 if __name__ == "__main__":

@@ -5,19 +5,19 @@ Vocabulary rows are matched by the tokens' text, because `prepare` moves special
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from raysl import storage
+from raysl.data.prepared import TOKENIZER, Prepared
 from raysl.errors import ConfigError, DataError
 from raysl.models import layouts
 from raysl.models.encoder import Encoder
 from raysl.models.text import TextEncoder
-from raysl.run_config import RunConfig
+from raysl.train.config import PretrainConfig
 
-TOKENIZER = "tokenizer.json"
 NUM_SPECIAL = 5
 BY_TOKEN = ("tokens.weight", "head_bias")
 """Weights with one row per token."""
@@ -25,21 +25,21 @@ OPTIONAL = ("pool_weight.weight", "head.weight", "head.bias", "head_norm.weight"
 """Weights that stay as they were drawn where the folder lacks them: our pooling, and the head of a bare BERT."""
 
 
-def check(config: RunConfig) -> dict[str, str]:
+def check(settings: PretrainConfig, prepared: Prepared) -> dict[str, str]:
     """Content hashes of the weights `pretrain.init_from` names ({} without one); ConfigError where they do not fit.
 
     Reads no weights, so that a mistake shows before anything starts.
     """
-    if config.training.init_from is None:
+    if settings.init_from is None:
         return {}
-    folder = Path(config.training.init_from)
+    folder = Path(settings.init_from)
     try:
-        sizes = layouts.read_sizes(folder, config.training.model.type)
-        if config.training.model.modality == "text":
-            places(folder / TOKENIZER, config.folder / "prepare" / TOKENIZER)
+        sizes = layouts.read_sizes(folder, settings.model.type)
+        if settings.model.modality == "text":
+            places(folder / TOKENIZER, prepared.file(TOKENIZER))
     except DataError as error:
         raise ConfigError(f"pretrain.init_from: {error}") from error
-    given = {name: getattr(config.training.model, name) for name in sizes}
+    given = {name: getattr(settings.model, name) for name in sizes}
     wrong = [f"{name}: {value}" for name, value in sizes.items() if given[name] != value]
     if wrong:
         raise ConfigError(f"pretrain.init_from: {folder} has other sizes. Write pretrain.model with {', '.join(wrong)}.")
@@ -69,8 +69,7 @@ def vocabulary(path: Path) -> dict[str, int]:
 def load_weights(encoder: Encoder, folder: Path, tokenizer: Path | None) -> None:
     """Puts the weights of `folder` into `encoder`; what it lacks (a head, some special tokens) stays as it was drawn."""
     state, own = layouts.read_weights(folder, encoder.config.type), encoder.state_dict()
-    if isinstance(encoder, TextEncoder):
-        assert tokenizer is not None
+    if tokenizer is not None:
         found = torch.tensor(places(folder / TOKENIZER, tokenizer))
         state |= {name: _moved(own[name], state[name], found) for name in BY_TOKEN if name in state}
     wrong = [name for name, w in own.items() if name not in OPTIONAL and (name not in state or state[name].shape != w.shape)]
@@ -87,10 +86,13 @@ def _moved(own: Tensor, theirs: Tensor, found: Tensor) -> Tensor:
 
 def export(encoder: Encoder, folder: Path, tokenizer: Path | None) -> None:
     """Writes `encoder` and its tokenizer as transformers reads them; nothing where the model is ours alone."""
-    if not layouts.export(encoder, folder) or not isinstance(encoder, TextEncoder) or tokenizer is None:
+    if not layouts.export(encoder, folder) or tokenizer is None:
         return
     storage.write_text(folder / TOKENIZER, tokenizer.read_text(encoding="utf-8"))
-    names = sorted(vocabulary(tokenizer).items(), key=lambda item: item[1])[:NUM_SPECIAL]
+    names = sorted(vocabulary(folder / TOKENIZER).items(), key=lambda item: item[1])[:NUM_SPECIAL]
     roles = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), (n for n, _ in names), strict=True))
-    more: dict[str, Any] = {"eos_token": roles["sep_token"], "model_max_length": encoder.config.context_length}
+    more: dict[str, Any] = {
+        "eos_token": roles["sep_token"],
+        "model_max_length": cast(TextEncoder, encoder).config.context_length,
+    }
     storage.write_json(folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast", **roles, **more})

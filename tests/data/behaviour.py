@@ -76,3 +76,40 @@ def held_out(prepared: Path) -> list[dict[str, Any]]:
 
 def tokens_of(prepared: Path) -> dict[str, int]:
     return {row["item"]: row["token"] for row in pq.read_table(prepared / "items.parquet").to_pylist()}
+
+
+class Stopped(Exception):
+    """Stands for a kill between two tasks."""
+
+
+class StoppedRecipe(LocalRecipe):
+    """Stops before its task number `tasks_left`; the files of those before it are there."""
+
+    tasks_left = 0
+
+    def step(self, name: str, total: int, left: int) -> Any:
+        recipe = self
+
+        class Step(LocalStep):
+            def run_calls(self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], counted: object) -> None:
+                for call in calls:
+                    if not recipe.tasks_left:
+                        raise Stopped
+                    recipe.tasks_left -= 1
+                    function(*call)
+
+        return Step()
+
+
+def prepare_in_pieces(config: RunConfig, tasks_a_start: int) -> int:
+    """Starts again and again, each start stopped after so many tasks; returns how many starts it took."""
+    source = Interactions(config.prepare.source)
+    for start in range(1, 100):
+        recipe = StoppedRecipe(config.folder / "prepare", config.prepare, config.seed)
+        recipe.tasks_left = tasks_a_start
+        try:
+            recipe.run(source.partitions(config.prepare.partition_mb))
+        except Stopped:
+            continue
+        return start
+    raise AssertionError("it never ends")

@@ -1,6 +1,7 @@
 """Events to sequences, without Ray: what goes where, by hand and for any events."""
 
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,7 +14,16 @@ from tokenizers import Tokenizer
 
 from raysl import schema, storage
 from raysl.errors import DataError
-from tests.data.behaviour import Row, held_out, make_config, prepare_locally, sequences, tokens_of, write_rows
+from tests.data.behaviour import (
+    Row,
+    held_out,
+    make_config,
+    prepare_in_pieces,
+    prepare_locally,
+    sequences,
+    tokens_of,
+    write_rows,
+)
 
 UNKNOWN, SEPARATOR = 1, 3
 CUTS = {"split": {"validation_from": "1970-01-01T00:00:08", "test_from": "1970-01-01T00:00:14"}}
@@ -127,6 +137,22 @@ def test_nothing_to_train_on_says_why(tmp_path: Path, options: dict[str, int], m
     rows = [event("ann", "p", time) for time in range(6)]
     with pytest.raises(DataError, match=message):
         prepare(tmp_path, rows, **({"min_item_events": 1} | options))
+
+
+def test_stopped_after_every_task_it_repeats_none_and_leaves_the_same_bytes(tmp_path: Path) -> None:
+    rows = [event(f"user{n % 7}", "pqrst"[n * n % 5], n % 20) for n in range(300)]
+    options = {"min_item_events": 1, "partition_mb": 0.005} | CUTS
+    path = write_rows(tmp_path / "rows", rows, num_files=2)
+    hashes = []
+    for name, run in (("whole", prepare_locally), ("pieces", partial(prepare_in_pieces, tasks_a_start=1))):
+        config = make_config(path, tmp_path / name, **options)
+        num_starts = run(config)
+        folder = config.folder / "prepare"
+        num_tasks = len([*(folder / "work").glob("read-*")]) + 2 * len([*(folder / "work").glob("order-*[0-9]")]) + 1
+        hashes.append(storage.hash_folder(folder, lambda path: path.name != "report.json"))
+    assert hashes[0] == hashes[1]
+    assert num_tasks > 5
+    assert num_starts == num_tasks  # one task each; the last start also writes the report
 
 
 GROUPS = st.sampled_from([None, None, "g", "h"])

@@ -1,5 +1,6 @@
 """The decision over all prints, and new rows against a kept corpus; no cluster is needed."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -126,6 +127,12 @@ def test_old_text_is_not_read_and_a_missing_index_is_named(tmp_path: Path) -> No
     found = deduplicate_against(tmp_path, table_of([TWINS[3], "new words only"], prefix="new"))
     assert found.kept["id"].to_pylist() == ["new1"]
     assert found.removed["kept_id"].to_pylist() == ["old0"]
+
+
+def test_an_index_of_other_hashes_is_refused(tmp_path: Path) -> None:
+    write_index_settings(tmp_path, replace(SETTINGS, scheme=1))
+    with pytest.raises(DataError, match="written by another version of raysl"):
+        deduplicate_against(tmp_path, table_of(["x"]))
 
 
 def test_an_empty_table_of_new_rows_is_fine(tmp_path: Path) -> None:

@@ -96,6 +96,18 @@ def test_numpy_and_numba_see_the_same_shingles(texts: list[str], ngram: int) -> 
     np.testing.assert_array_equal(*signatures)
 
 
+@pytest.mark.parametrize("character", ["a", "\u00e9", "\u0416", "\U00010400", "\u4f60"])
+def test_numpy_and_numba_see_the_same_long_words(character: str) -> None:
+    lengths = [1, 2, 3, 7, 8, 9, 15, 16, 17, 64, 511, 512, 513, 520, 521, 5000]
+    column = pa.array([" ".join(["x", character * length, character * length + "y"]) for length in lengths])
+    fast, slow = (minhash.shingle_hashes(column, 1, compiled) for compiled in (True, False))
+    np.testing.assert_array_equal(fast[1], slow[1])
+    np.testing.assert_array_equal(fast[0], slow[0])
+    assert len(np.unique(fast[0])) == (2 if character == "\u4f60" else 1) + (
+        len(lengths) * 2 if character != "\u4f60" else 1
+    )
+
+
 @settings(max_examples=80, deadline=None)
 @given(text=st.text(alphabet=st.characters(codec="utf-8"), max_size=60))
 def test_words_are_runs_of_word_characters_in_lower_case(text: str) -> None:

@@ -182,8 +182,8 @@ def test_a_unit_that_kills_every_worker_ends_in_an_error(ray_cluster: Path) -> N
     assert (config.folder / "prepare" / "work" / "clean-00000").is_dir()
 
 
-def start(folder: Path, num_cpus: int = 2) -> subprocess.Popen[str]:
-    make_config(folder)
+def start(folder: Path, num_cpus: int = 2, **prepare_section: object) -> subprocess.Popen[str]:
+    make_config(folder, **prepare_section)
     return subprocess.Popen(
         [sys.executable, "-c", DRIVER, str(folder / "config.yaml"), str(num_cpus)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2],
@@ -211,7 +211,9 @@ def test_same_bytes_with_one_worker_and_after_kills_of_the_driver_in_every_step(
 ) -> None:
     copy_corpus(prepared, tmp_path)
     folder = tmp_path / "run" / "prepare"
-    for number, first in enumerate(["work/clean-00001", "work/plan", "tokenizer.json", "work/tokens-00001.stats.json"]):
+    for number, first in enumerate(
+        ["work/clean-00001", "work/plan/stats-00000.json", "tokenizer.json", "work/tokens-00001.stats.json"]
+    ):
         kill_when(start(tmp_path, num_cpus=1 + number % 2), folder / first)
         assert read_manifest(tmp_path / "run", "prepare") is None
     assert finished(start(tmp_path, num_cpus=1)) == prepared[1].content_hash
@@ -221,6 +223,39 @@ def test_same_bytes_with_one_worker_and_after_kills_of_the_driver_in_every_step(
 def copy_corpus(prepared: tuple[Path, Manifest], folder: Path) -> None:
     """The same files, made at the same time, at another place."""
     shutil.copytree(prepared[0].parents[1] / "corpus", folder / "corpus")
+
+
+MANY_TASKS = {"deduplicate": {"max_task_mb": 0.03}}
+"""240 documents do not fit one task: their keys are divided among twenty."""
+
+
+def test_same_bytes_when_keys_are_divided_among_tasks_and_after_kills_in_each_of_their_steps(
+    prepared: tuple[Path, Manifest], tmp_path: Path
+) -> None:
+    copy_corpus(prepared, tmp_path)
+    keyed = tmp_path / "run" / "prepare" / "work" / "keyed"
+    steps = [
+        "scattered-00002.arrow",
+        "part-00003",
+        "forest-0-00000.arrow",
+        "compared-00000",
+        "../decided",
+        "../plan/stats-00001.json",
+    ]
+    made: dict[Path, int] = {}
+    for number, first in enumerate(steps):
+        kill_when(start(tmp_path, num_cpus=1 + number % 2, **MANY_TASKS), keyed / first)
+        assert {path: inode for path, inode in made.items() if path.exists()}.items() <= inodes(keyed).items()
+        made = inodes(keyed)
+    process = start(tmp_path, **MANY_TASKS)
+    finished(process)
+    assert read_manifest(tmp_path / "run", "prepare").files == prepared[1].files
+    assert not keyed.exists()
+
+
+def inodes(folder: Path) -> dict[Path, int]:
+    """A file or folder that is made again has another number."""
+    return {path: path.stat().st_ino for path in folder.glob("[!.]*")}
 
 
 def test_a_killed_worker_costs_one_unit(prepared: tuple[Path, Manifest], tmp_path: Path) -> None:

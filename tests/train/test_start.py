@@ -10,6 +10,7 @@ from tokenizers import Tokenizer
 
 from raysl import storage
 from raysl.data.given_tokenizer import renumbered
+from raysl.data.prepared import Prepared
 from raysl.errors import ConfigError, DataError
 from raysl.models import layouts
 from raysl.models.config import BertConfig, GptConfig
@@ -34,6 +35,10 @@ def theirs(kind: str, folder: Path) -> torch.nn.Module:
     return encoder
 
 
+def check(config: RunConfig) -> dict[str, str]:
+    return start.check(config.training, Prepared.of(config))
+
+
 def start_vocabulary(given: dict[str, Any]) -> dict[str, int]:
     return {**given["model"]["vocab"], **{token["content"]: token["id"] for token in given["added_tokens"]}}
 
@@ -52,7 +57,7 @@ def run_config(kind: str, folder: Path, given: Path, **model: object) -> RunConf
 def test_the_same_text_has_the_same_scores_under_both_numberings(kind: str, tmp_path: Path) -> None:
     old = theirs(kind, tmp_path / "given")
     config = run_config(kind, tmp_path / "run", tmp_path / "given")
-    assert set(start.check(config)) == {"init_from"}
+    assert set(check(config)) == {"init_from"}
     ours = tmp_path / "run" / "prepare" / start.TOKENIZER
     model, settings, given = KINDS[kind]
     encoder = model(settings(**SIZES), len(start.vocabulary(ours))).eval()
@@ -101,15 +106,15 @@ def test_what_a_run_leaves_starts_the_next_one(tmp_path: Path) -> None:
 def test_mistakes_are_named_before_anything_starts(tmp_path: Path) -> None:
     theirs("bert", tmp_path / "given")
     with pytest.raises(ConfigError, match=r"has other sizes. Write pretrain.model with num_layers: 1, width: 16"):
-        start.check(run_config("bert", tmp_path / "run", tmp_path / "given", num_layers=2, width=32))
+        check(run_config("bert", tmp_path / "run", tmp_path / "given", num_layers=2, width=32))
     config = run_config("bert", tmp_path / "run", tmp_path / "given")
     storage.write_json(tmp_path / "run" / "prepare" / start.TOKENIZER, gpt2_like())
     with pytest.raises(
         ConfigError, match=r"lacks 25\d of the run's 25\d tokens. Prepare with its own: prepare.tokenizer.path="
     ):
-        start.check(config)
+        check(config)
     with pytest.raises(ConfigError, match=r"pretrain.init_from: .*missing needs config.json and model.safetensors"):
-        start.check(run_config("gpt", tmp_path / "run", tmp_path / "given").model_copy(
+        check(run_config("gpt", tmp_path / "run", tmp_path / "given").model_copy(
             update={"pretrain": config.training.model_copy(update={"init_from": str(tmp_path / "missing")})}
         ))  # fmt: skip
 

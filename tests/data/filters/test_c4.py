@@ -1,12 +1,14 @@
 """C4: which lines of a page stay, and which pages."""
 
-from collections import Counter
-
+import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from raysl.data.filters import run_filters
-from raysl.data.filters.c4 import C4, choose_lines, count_sentences
+from raysl.data.filters import c4_lines, run_filters
+from raysl.data.filters.c4 import C4, choose_lines
+from raysl.data.filters.c4_lines import REASONS, Rules, count_sentences
 from raysl.data.filters.length import Length
 
 GOOD = "It was a good day. We went out early! Did it rain? No. It never did."
@@ -29,16 +31,21 @@ def table(*texts: str) -> pa.Table:
     ],
 )
 def test_lines_that_are_no_sentences_go(line: str, reason: str) -> None:
-    edits = Counter[str]()
-    page = choose_lines(f"{GOOD}\n{line}\n“And this stays too.”", C4.Config(), edits)
-    assert page.text == f"{GOOD}\n“And this stays too.”"
-    assert edits == {reason: 1}
+    pages = choose_lines(pa.array([f"{GOOD}\n{line}\n“And this stays too.”"]), Rules(), compiled=False)
+    assert pages.texts.to_pylist() == [f"{GOOD}\n“And this stays too.”"]
+    assert {REASONS[place]: pages.removed[place] for place in np.flatnonzero(pages.removed)} == {reason: 1}
 
 
 def test_citation_marks_are_cut_out() -> None:
     text = "The first[1] and the second[citation needed] are here.[23]\nSee [edit] and [a] there."
-    page = choose_lines(text, C4.Config(), Counter())
-    assert page.text == "The first and the second are here.\nSee  and [a] there."
+    pages = choose_lines(pa.array([text]), Rules(), compiled=False)
+    assert pages.texts.to_pylist() == ["The first and the second are here.\nSee  and [a] there."]
+
+
+def test_typographic_quotes_end_a_line_unless_told_otherwise() -> None:
+    texts = pa.array(["“It was a day.”"])
+    assert choose_lines(texts, Rules(), compiled=False).texts.to_pylist() == ["“It was a day.”"]
+    assert choose_lines(texts, Rules(typographic_quotes=False), compiled=False).texts.to_pylist() == [""]
 
 
 @pytest.mark.parametrize(
@@ -46,8 +53,10 @@ def test_citation_marks_are_cut_out() -> None:
     [
         (GOOD, None),
         ("It was. A day. With four. Sentences only.", "few_sentences"),
-        (f"{GOOD}\nLorem ipsum dolor sit amet", "lorem_ipsum"),
-        (f"{GOOD}\nfunction f() {{", "curly_bracket"),
+        (f"{GOOD}\nLorem ipsum dolor sit amet.", "lorem_ipsum"),
+        (f"{GOOD}\nLorem ipsum dolor sit amet", None),
+        (f"{GOOD}\nIt says f() {{ here.", "curly_bracket"),
+        (f"{GOOD}\nfunction f() {{", None),
     ],
 )
 def test_each_rule_for_pages_names_its_reason(text: str, reason: str | None) -> None:
@@ -67,7 +76,8 @@ def test_rules_can_be_loosened() -> None:
         ("One. Two! Three? “Four.”", 4),
         ("Mr. Smith met Dr. A. Jones, e.g. here.", 1),
         ("Version 2.5 costs $3.50 today.", 1),
-        ("Wait... what?! Yes.", 3),
+        ("Wait... what?! Yes.", 2),
+        ('He said "Stop." Then he went.', 2),
         ("no end", 1),
     ],
 )
@@ -81,3 +91,27 @@ def test_later_filters_see_the_lines_that_stay() -> None:
     assert found.reasons == [None, "too_long"]
     assert found.batch["text"].to_pylist()[0] == GOOD
     assert c4.edits == {"c4_no_sentence_end": 1}
+
+
+LINES = st.lists(
+    st.sampled_from(["It was a day.", "[3]", "[edit]", "{", "JavaScript", "Use  Cookies", "lorem Ipsum.", "terms of use",
+                     "\n", "\n\n", "“So?”", "...", "… end.’", " ", "\x1f", "É!", "a" * 12, "x.]", "Mr. B. went."])
+    | st.text(max_size=6), max_size=12,
+)  # fmt: skip
+
+
+RULES = st.builds(Rules, st.integers(0, 4), st.integers(1, 12), st.booleans(), st.booleans())
+
+
+@pytest.mark.slow  # numba compiles for some seconds once
+@settings(max_examples=150, deadline=None)
+@given(st.lists(LINES.map("".join), max_size=4), RULES)
+def test_the_compiled_form_gives_the_same_pages(texts: list[str], rules: Rules) -> None:
+    pytest.importorskip("numba")
+    from raysl.data.filters import c4_lines_numba
+
+    column = pa.array(["", *texts], pa.string()).slice(1)
+    plain, fast = c4_lines.choose_lines(column, rules), c4_lines_numba.choose_lines(column, rules)
+    assert fast.texts.to_pylist() == plain.texts.to_pylist()
+    for name in ("sentences", "has_lorem_ipsum", "has_bracket", "removed"):
+        np.testing.assert_array_equal(getattr(fast, name), getattr(plain, name), err_msg=name)

@@ -23,12 +23,12 @@ def failed(text: str, **config: float) -> list[str]:
     [
         (lines((13, f"{LONG}."), (87, LONG)), []),
         (lines((12, f"{LONG}."), (88, LONG)), ["few_punctuated_lines"]),
-        (lines((20, f"“{LONG}.”"), (20, LONG)), []),
+        (lines((20, f"“{LONG}.”"), (20, LONG)), ["few_punctuated_lines"]),
         (lines((66, "one two three four."), (34, f"{LONG}.")), []),
         (lines((67, "one two three four."), (33, f"{LONG}.")), ["short_lines"]),
         (f"{lines((50, LONG + '.'))}\n" + "\n".join([LONG + "!"] * 5), []),
         (f"{lines((50, LONG + '.'))}\n" + "\n".join([LONG + "!"] * 8), ["fineweb_repeated_lines"]),
-        (lines((10, f"{LONG}.")).replace(" ", "-"), ["list"]),
+        (lines((10, f"{LONG}.")).replace(" ", "x"), ["list"]),
         ("", ["few_punctuated_lines"]),
     ],
 )

@@ -3,8 +3,7 @@
 import pyarrow as pa
 import pytest
 
-from raysl.data.filters.quality import BULLETS, ELLIPSES, Quality, stop_words, symbols, words_with_letter
-from raysl.data.filters.statistics import TextStatistics
+from raysl.data.filters.quality import Quality
 
 GOOD = "the cat and dog have seen that tree with birds " * 6
 
@@ -40,19 +39,7 @@ def test_thresholds_come_from_the_config() -> None:
     assert failed("a b c", min_words=3, min_mean_word_chars=1, min_stop_words=0) == []
 
 
-def test_statistics_of_a_hand_counted_text() -> None:
-    texts = pa.array(["# The end...\n\n- 42 of it\nÜber x2 …", "", "... #### ..... …", "1 2_ ²"])
-    found = TextStatistics(texts)
-    assert found.num_words.tolist() == [10, 0, 4, 3]
-    assert found.per_text(found.words, found.words.chars).tolist() == [24, 0, 13, 4]
-    assert symbols(found).tolist() == [2, 0, 4, 0]
-    assert found.per_text(found.lines).tolist() == [3, 0, 1, 1]
-    assert found.per_text(found.lines, found.begin_with(found.lines, BULLETS)).tolist() == [1, 0, 0, 0]
-    assert found.per_text(found.lines, found.end_with(found.lines, ELLIPSES)).tolist() == [2, 0, 1, 0]
-    assert words_with_letter(found).tolist() == [6, 0, 0, 1]
-    assert stop_words(texts).tolist() == [2, 0, 0, 0]
-
-
-def test_a_stop_word_stands_alone() -> None:
-    texts = pa.array(["the-and", "éthe them", "The\nTHE", "_of_ of2"])
-    assert stop_words(texts).tolist() == [2, 0, 1, 0]
+def test_marks_count_as_words_where_datatrove_is_to_be_repeated() -> None:
+    text = "the cat and dog, with birds; have seen that - (all) - of it! " * 6
+    assert failed(text) == []
+    assert failed(text, count_marks=True) == ["words_without_letters"]
