@@ -95,5 +95,4 @@ class CachedShards:
         """Gives up the shards of windows that are over; whether they are gone from the node."""
         with self._changed:
             wanted = {self.names[number] for numbers in self._wanted for number in numbers}
-        gone = [self._cache.let_go(name) for name in self._cache.names() if name not in wanted]
-        return all(gone)
+        return self._cache.clear(but=wanted)

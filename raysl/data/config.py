@@ -108,6 +108,8 @@ class ImagesConfig(Config):
     """Pixels along each side of a patch; divides `size`. Default: the whole picture is one patch."""
     resize: Literal["crop", "pad", "stretch"] = "crop"
     """How a picture becomes a square: its middle, all of it on black, or squeezed."""
+    store: Literal["pixels", "encoded"] = "pixels"
+    """What shards hold: pixels, ready to be read; or the pictures as they were found, smaller, decoded while training."""
     max_pixels: int = Field(50_000_000, ge=1, le=89_478_485)
     """Pixels of a whole picture, at most: a larger one is refused by its header."""
     min_side: int = Field(1, ge=1)
@@ -117,7 +119,7 @@ class ImagesConfig(Config):
     min_contrast: float = Field(0.0, ge=0, le=127)
     """Standard deviation of the grey values (0 to 255) that a picture needs; 2 drops blank ones."""
     min_sharpness: float = Field(0.0, ge=0)
-    """Variance of the Laplacian, at 256 pixels on the longer side, that a picture needs; 20 drops badly blurred photos."""
+    """Variance of the Laplacian, at 256 pixels on the longer side, that a picture needs; 50 drops badly blurred photos."""
     max_distance: int | None = Field(4, ge=0, le=10)
     """Bits of the 64-bit perceptual hash in which near-duplicates differ at most; null removes only equal pictures."""
 

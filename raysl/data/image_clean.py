@@ -21,7 +21,7 @@ from raysl.data.image_examples import ImageExamples
 from raysl.data.images import BadImage, Picture
 from raysl.data.prints import DIGEST, write_prints
 from raysl.data.sources import BadRows, ImageSource, Partition
-from raysl.schema import ID, LABEL, PIXELS, REMOVED_IMAGE
+from raysl.schema import ENCODED, ID, LABEL, PIXELS, REMOVED_IMAGE
 
 ROWS = "rows.arrow"
 HASH = "hash"
@@ -65,7 +65,7 @@ class ImageCleaner:
                 continue
             reason = failed(picture, self.settings)
             if reason is None:
-                unit.add(name, label, picture)
+                unit.add(name, label, picture, data)
             else:
                 dropped.add(reason, name, picture)
         for reason, name in zip(bad.reasons, bad.ids, strict=True):
@@ -118,9 +118,10 @@ class UnitWriter:
     def __init__(self, path: Path, settings: ImagesConfig) -> None:
         self.settings, self.count = settings, 0
         row_bytes = settings.size * settings.size * settings.channels
-        self._schema = pa.schema([(PIXELS, pa.list_(pa.uint8(), row_bytes))])
+        pixels, encoded = (PIXELS, pa.list_(pa.uint8(), row_bytes)), (ENCODED, pa.large_binary())
+        self._schema = pa.schema([encoded if settings.store == "encoded" else pixels])
         self._writer = pa.ipc.new_file(str(path), self._schema)
-        self._pixels: list[images.Pixels] = []
+        self._rows: list[images.Pixels | bytes] = []
         self._squares: list[images.Pixels] = []
         self._ids: list[str] = []
         self._labels: list[str | None] = []
@@ -134,26 +135,29 @@ class UnitWriter:
         self._flush()
         self._writer.close()
 
-    def add(self, name: str, label: str | None, picture: Picture) -> None:
+    def add(self, name: str, label: str | None, picture: Picture, data: bytes) -> None:
         self._ids.append(name)
         self._labels.append(label)
         self._digests.append(digest(picture))
-        self._pixels.append(np.asarray(images.fitted(picture.image, self.settings.size, self.settings.resize)))
+        fitted = images.fitted(picture.image, self.settings.size, self.settings.resize)
+        self._rows.append(data if self.settings.store == "encoded" else np.asarray(fitted))
         self._squares.append(image_hash.grey_square(picture.image))
         self.count += 1
-        if len(self._pixels) == BATCH:
+        if len(self._rows) == BATCH:
             self._flush()
 
     def _flush(self) -> None:
-        if not self._pixels:
+        if not self._rows:
             return
         found = image_hash.hashes(np.stack(self._squares))
         self._hashes += [bits if known else None for bits, known in zip(found.bits.tolist(), found.known, strict=True)]
-        values = pa.array(np.stack(self._pixels).ravel())
-        row_type = self._schema.field(PIXELS).type
-        rows = pa.FixedSizeListArray.from_arrays(values, row_type.list_size)
+        row_type = self._schema.field(0).type
+        if self.settings.store == "encoded":
+            rows = pa.array(self._rows, row_type)
+        else:
+            rows = pa.FixedSizeListArray.from_arrays(pa.array(np.stack(self._rows).ravel()), row_type.list_size)
         self._writer.write_batch(pa.record_batch([rows], schema=self._schema))
-        self._pixels, self._squares = [], []
+        self._rows, self._squares = [], []
 
     def prints(self) -> pa.Table:
         """Columns id, label, digest (16 bytes) and hash (null for pictures without structure)."""

@@ -1,7 +1,7 @@
-"""Writes what stays of one unit of pictures: pixel shards of each split, and a table of ids, labels and clusters."""
+"""Writes what stays of one unit of pictures: shards of each split, and a table of ids, labels and clusters."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,12 @@ import pyarrow.parquet as pq
 
 from raysl import storage
 from raysl.data.config import ImagesConfig
+from raysl.data.decode import Decoding, write_encoded
 from raysl.data.dedup import ROW
-from raysl.data.image_clean import ROWS
+from raysl.data.image_clean import ROWS, least_side
 from raysl.data.pixels import PixelFormat, to_rows, write_pixels
 from raysl.data.prints import mapped
-from raysl.schema import ID, IMAGE, LABEL, PIXELS, SPLIT, SPLITS
+from raysl.schema import ENCODED, ID, IMAGE, LABEL, PIXELS, SPLIT, SPLITS
 
 SHARD_BYTES = 64_000_000
 """Pixels of one shard, at most."""
@@ -26,6 +27,12 @@ SHARDS_PER_UNIT = 1000
 
 def format_of(settings: ImagesConfig) -> PixelFormat:
     return PixelFormat(settings.size, settings.channels, settings.patch_size or settings.size)
+
+
+def decoding_of(settings: ImagesConfig) -> Decoding:
+    """How stored pictures become the pixels that would have been stored."""
+    form = format_of(settings)
+    return Decoding(**asdict(form), resize=settings.resize, least_side=least_side(settings), max_pixels=settings.max_pixels)
 
 
 @dataclass(frozen=True)
@@ -51,8 +58,13 @@ class PixelWriter:
         step = max(SHARD_BYTES // form.row_bytes, 1)
         for place, start in enumerate(range(0, len(own), step)):
             chosen = own.slice(start, step)
-            taken = mapped(unit / ROWS)[PIXELS].take(chosen[ROW]).combine_chunks()
+            taken = mapped(unit / ROWS)[0].take(chosen[ROW]).combine_chunks()
+            name = f"shard-{number * SHARDS_PER_UNIT + place:08d}.arrow"
+            ids, labels = chosen[ID].to_pylist(), chosen[LABEL].to_pylist()
+            if self.settings.store == "encoded":
+                path = self.folder / ENCODED / split / name
+                write_encoded(path, ids, labels, taken.to_pylist(), decoding_of(self.settings))
+                continue
             pictures = np.asarray(taken.flatten()).reshape(-1, form.size, form.size, form.channels)
-            path = self.folder / "pixels" / split / f"shard-{number * SHARDS_PER_UNIT + place:08d}.arrow"
-            write_pixels(path, chosen[ID].to_pylist(), chosen[LABEL].to_pylist(), to_rows(pictures, form), form)
+            write_pixels(self.folder / PIXELS / split / name, ids, labels, to_rows(pictures, form), form)
         return len(own)

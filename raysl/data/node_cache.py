@@ -8,7 +8,7 @@ import fcntl
 import os
 import threading
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from pathlib import Path
 
 from raysl import storage
@@ -79,6 +79,11 @@ class NodeCache:
     def names(self) -> list[str]:
         """Files that are there."""
         return [path.name for path in self.folder.glob("*") if path.suffix != LOCK and not path.name.startswith(".")]
+
+    def clear(self, but: Container[str] = ()) -> bool:
+        """Lets go of all files except `but`; whether the others are gone."""
+        gone = [self.let_go(name) for name in self.names() if name not in but]
+        return all(gone)
 
     def _lock(self, name: str) -> int:
         path = self.folder / f"{name}{LOCK}"

@@ -6,7 +6,7 @@ From a store every node fetches what it needs into a folder on its own disk: sma
 import json
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -56,6 +56,7 @@ class Prepared:
     """Names the run: two runs share no cached file, since each removes what it has read."""
     window_shards: int | None = None
     decoder: Decoder = IN_PROCESS
+    _opened: list[CachedShards] = field(default_factory=list, init=False, repr=False)
 
     @classmethod
     def of(cls, config: RunConfig, decoder: Decoder = IN_PROCESS) -> "Prepared":
@@ -111,7 +112,15 @@ class Prepared:
         return self._cached(folder, facts, make, self.decoder.at_a_time)
 
     def _cached(self, folder: str, facts: dict[str, ShardFacts], make: Make, threads: int) -> Shards:
-        return CachedShards(self._cache / folder, facts, make, self.window_shards, threads)
+        self._opened.append(CachedShards(self._cache / folder, facts, make, self.window_shards, threads))
+        return self._opened[-1]
+
+    def close(self) -> None:
+        """Removes from this node's cache what no other process of the run holds."""
+        for shards in self._opened:
+            shards.close()
+        if self.remote:
+            self._files.clear()
 
     def _fetch(self, name: str, path: Path) -> None:
         transfer.fetch(f"{self.location}/{name}", path, self.manifest.files.get(name))

@@ -34,10 +34,6 @@ class Shards(Protocol):
         """Says which shards are read from here on and which come after them; others may go."""
         ...
 
-    def close(self) -> None:
-        """Says that no shard is needed any more."""
-        ...
-
 
 class LocalShards:
     """Shards that lie in a folder of this machine, all of them, all the time."""
@@ -55,9 +51,6 @@ class LocalShards:
         return self.paths[number]
 
     def hold(self, now: Sequence[int], ahead: Sequence[int]) -> None:
-        pass
-
-    def close(self) -> None:
         pass
 
 
@@ -84,9 +77,6 @@ class Rows:
         """Closes the shards that are not read `now`; see Shards.hold."""
         self._opened = {number: shard for number, shard in self._opened.items() if number in set(now)}
         self.shards.hold(now, ahead)
-
-    def close(self) -> None:
-        self.shards.close()
 
     def _shard(self, number: int) -> Any:
         if number not in self._opened:

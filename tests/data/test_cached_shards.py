@@ -60,7 +60,7 @@ def test_rows_are_those_of_the_folder_and_two_windows_lie_on_disk_at_most(folder
         most = max(most, on_disk(tmp_path))
     assert found == [local.row(number).tolist() for number in numbers]
     assert WINDOW <= most <= 2 * WINDOW
-    feed.rows.close()
+    feed.rows.shards.close()
     assert on_disk(tmp_path) == 0
 
 
@@ -75,7 +75,7 @@ def test_a_resumed_run_fetches_the_window_of_its_position_first_and_no_shard_bef
     assert set(store.fetched[:WINDOW]) == set(names)
     following = feed.order.window(window.end).shards
     assert set(store.fetched[WINDOW:]) == {f"shard-{number:05d}.arrow" for number in following}
-    feed.rows.close()
+    feed.rows.shards.close()
 
 
 def wait_for(true) -> None:
@@ -98,7 +98,7 @@ def test_ranks_of_one_node_fetch_each_shard_once_and_the_faster_one_waits_with_w
             parts[number] += read(feed, start + number, 8, step=2)
             most[0] = max(most[0], on_disk(tmp_path))
             barrier.wait(20)
-        feed.rows.close()
+        feed.rows.shards.close()
 
     threads = [threading.Thread(target=rank, args=(number,)) for number in range(2)]
     for thread in threads:
@@ -120,11 +120,11 @@ def test_a_batch_over_many_small_windows_is_read(folder: Path, tmp_path: Path) -
     local = TokenRows(folder, "documents", 64)
     found = feed.read(range(60), numbers)
     assert all(np.array_equal(row, local.row(number)) for row, number in zip(found, numbers, strict=True))
-    feed.rows.close()
+    feed.rows.shards.close()
 
 
 def test_a_shard_that_cannot_be_had_stops_the_reader_with_its_reason(folder: Path, tmp_path: Path) -> None:
     feed = feed_of(Store(folder, broken="shard-00003.arrow"), tmp_path)
     with pytest.raises(StoreError, match=r"shard-00003\.arrow cannot be read"):
         read(feed, 0, NUM_SHARDS * ROWS)
-    feed.rows.close()
+    feed.rows.shards.close()
