@@ -71,11 +71,11 @@ def mixture(num_documents: int = 10_000) -> list[str]:
     return sorted(drawn, key=_hash)
 
 
-def write_jsonl(texts: Iterable[str], path: Path) -> int:
-    """One document in a line; returns the bytes of text."""
+def write_jsonl(texts: Iterable[str], path: Path, first: int = 0) -> int:
+    """One document in a line, numbered from `first`; returns the bytes of text."""
     size = 0
     with open(path, "w", encoding="utf-8") as file:
-        for number, text in enumerate(texts):
+        for number, text in enumerate(texts, start=first):
             file.write(json.dumps({"id": f"d{number}", "text": text}) + "\n")
             size += len(text.encode())
     return size

@@ -23,6 +23,10 @@ TRAINS_AS = {"interactions": "text"}
 """Item sequences are token sequences: objectives and models of text read them unchanged."""
 
 
+YARDSTICKS = {"text": ("tfidf", "lsa", "scratch"), "images": ("pixels", "scratch")}
+"""Modality -> baselines of `evaluate` that fit it."""
+
+
 class RunConfig(Config):
     """What one YAML says. A section that is absent is a stage the run does not have."""
 
@@ -52,6 +56,15 @@ class RunConfig(Config):
                 raise ValueError(f"source, objective and model have to fit: {said}")
         return self
 
+    @model_validator(mode="after")
+    def _baselines_fit_the_data(self) -> "RunConfig":
+        modality = self.prepare.source.modality
+        wrong = [name for name in self.yardsticks if name not in YARDSTICKS.get(modality, ())]
+        if wrong:
+            fit = ", ".join(YARDSTICKS.get(modality, ()))
+            raise ValueError(f"evaluate.baselines: '{wrong[0]}' is not for {modality}. Choose from {fit}")
+        return self
+
     @field_validator("name")
     @classmethod
     def _plain_name(cls, name: str) -> str:
@@ -62,6 +75,12 @@ class RunConfig(Config):
     def anchored(self) -> "RunConfig":
         """The same run with its folder as an absolute path: what travels to workers, whose current folder is another."""
         return self.model_copy(update={"run_dir": str(self.folder)})
+
+    @property
+    def yardsticks(self) -> tuple[str, ...]:
+        """Baselines of `evaluate`: those that were asked for, or all that fit the data."""
+        asked = self.evaluate.baselines if self.evaluate is not None else None
+        return YARDSTICKS[self.prepare.source.modality] if asked is None else asked
 
     @property
     def training(self) -> PretrainConfig:

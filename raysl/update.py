@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from raysl import schema, storage
 from raysl.data.additions import Additions, prepare_additions, read_source
+from raysl.data.labelled import Documents
 from raysl.errors import StageError
 from raysl.monitor.recorder import read_records
 from raysl.progress import say
@@ -162,10 +163,8 @@ def _finetune(config: RunConfig, added: pa.Table, classes: list[str], folder: Pa
     old = _documents_by_id(config, ids)
     times = max(1, -(-len(fresh) // max(len(old), 1)))
     rows = pa.concat_tables([*[old] * times, fresh.select(list(COLUMNS))])
-    finetune_rows(
-        config, config.folder / "pretrain", rows[schema.TEXT].to_pylist(), rows[schema.LABEL].to_pylist(),
-        config.folder / "prepare" / TOKENIZER, folder, classes,
-    )  # fmt: skip
+    documents = Documents(*(rows[name].to_pylist() for name in (schema.ID, schema.LABEL, schema.TEXT)))
+    finetune_rows(config, config.folder / "pretrain", documents, folder, classes)
 
 
 def _documents_by_id(config: RunConfig, ids: set[str]) -> pa.Table:

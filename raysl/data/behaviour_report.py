@@ -47,7 +47,8 @@ def write(folder: Path, units: Sequence[Path], ordered: Sequence[Path], cuts: tu
     for one in [*read, *sorted_, *made]:
         examples.merge(one["examples"])
     storage.write_json(folder / REPORT, {
-        **counts, "drop_rates": {reason: n / max(counts["documents_in"], 1) for reason, n in counts["dropped"].items()},
+        "rows_name": "events", **counts,
+        "drop_rates": {reason: n / max(counts["documents_in"], 1) for reason, n in counts["dropped"].items()},
         "examples": {reason: [as_example(row) for row in rows] for reason, rows in examples.found.items()},
         "token_statistics": {**metrics, "splits": splits}, "usage": dict(usage),
     })  # fmt: skip

@@ -1,9 +1,10 @@
-"""Labelled rows of a prepared folder: the classes, the documents of a split, and draws of a few labels."""
+"""Labelled rows of a prepared folder: the classes, the rows of a split, and draws of a few labels."""
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -11,27 +12,52 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raysl import schema
+from raysl.data.decode import EncodedRows
+from raysl.data.pixels import PixelRows, Pixels
+from raysl.data.prepared import ENCODED, PIXELS
 from raysl.errors import DataError
 
 
 @dataclass(frozen=True)
-class Documents:
-    """Texts and labels side by side; a label is None where there is none."""
+class Labelled:
+    """Rows of a split, their columns side by side; a label is None where there is none."""
 
     ids: list[str]
-    texts: list[str]
     labels: list[str | None]
 
     def __len__(self) -> int:
-        return len(self.texts)
+        return len(self.ids)
 
-    def take(self, places: Sequence[int] | npt.NDArray[np.int64]) -> "Documents":
-        return Documents(*([column[int(p)] for p in places] for column in (self.ids, self.texts, self.labels)))  # type: ignore[arg-type]
+    def take(self, places: Sequence[int] | npt.NDArray[np.int64]) -> Self:
+        return type(self)(**{name: [column[int(p)] for p in places] for name, column in vars(self).items()})
 
-    def of_classes(self, classes: Sequence[str]) -> "Documents":
+    def of_classes(self, classes: Sequence[str]) -> Self:
         """The rows whose label is one of `classes`, in their order."""
         wanted = set(classes)
         return self.take([place for place, label in enumerate(self.labels) if label in wanted])
+
+
+@dataclass(frozen=True)
+class Documents(Labelled):
+    """Rows of text."""
+
+    texts: list[str]
+
+
+@dataclass(frozen=True)
+class Pictures(Labelled):
+    """Rows of images; `pixels` are views into the mapped shards."""
+
+    pixels: list[Pixels]
+
+
+def read_split(prepared: Path, split: str) -> Labelled:
+    """Kept rows of one split, documents or pictures, in their order. DataError where the folder holds none."""
+    encoded, pixels = prepared / ENCODED / split, prepared / PIXELS / split
+    if encoded.parent.is_dir() or pixels.parent.is_dir():
+        rows = EncodedRows(encoded) if encoded.parent.is_dir() else PixelRows(pixels)
+        return Pictures(rows.ids, rows.labels, [rows.row(index) for index in range(len(rows))])
+    return read_documents(prepared, split)
 
 
 def read_documents(prepared: Path, split: str) -> Documents:
@@ -46,22 +72,22 @@ def read_documents(prepared: Path, split: str) -> Documents:
         ids += table[schema.ID].to_pylist()
         texts += table[schema.TEXT].to_pylist()
         labels += table[schema.LABEL].to_pylist()
-    return Documents(ids, texts, labels)
+    return Documents(ids, labels, texts)
 
 
-def largest_classes(documents: Documents, num_classes: int) -> list[str]:
+def largest_classes(rows: Labelled, num_classes: int) -> list[str]:
     """The `num_classes` most frequent labels, sorted by name; DataError where there are fewer than two."""
-    counts = Counter(label for label in documents.labels if label is not None)
+    counts = Counter(label for label in rows.labels if label is not None)
     chosen = sorted(counts, key=lambda label: (-counts[label], label))[:num_classes]
     if len(chosen) < 2:
         raise DataError(f"A classifier needs two labels or more; the train split has {len(chosen)}. Name the label column.")
     return sorted(chosen)
 
 
-def class_numbers(documents: Documents, classes: Sequence[str]) -> npt.NDArray[np.int64]:
-    """Label of each document as its place in `classes`."""
+def class_numbers(rows: Labelled, classes: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Label of each row as its place in `classes`."""
     place = {label: number for number, label in enumerate(classes)}
-    return np.array([place[label] for label in documents.labels if label is not None], np.int64)
+    return np.array([place[label] for label in rows.labels if label is not None], np.int64)
 
 
 def draw_per_class(targets: npt.NDArray[np.int64], per_class: int | None, seed: Sequence[int]) -> npt.NDArray[np.int64]:

@@ -147,6 +147,8 @@ def table(counts: Mapping[str, Any], rows_name: str = "documents") -> str:
         lines.append(f"  tokens: {_pairs(counts['tokens'])}; vocabulary {counts['vocab_size']:,}")
     else:
         lines.append(f"  {rows_name}: {_pairs(counts[rows_name])}")
+    if "cuts" in counts:
+        lines.append(f"  {', '.join(f'{name} {time}'.replace('_', ' ') for name, time in counts['cuts'].items())}")
     if "redacted" in counts:
         lines.append(f"  redacted: {_pairs(counts['redacted']) or 'nothing found'}")
     return "\n".join(lines)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from raysl import storage
+from raysl.catalog import FILTERS
 from raysl.data import prepare_report
 from raysl.data.clean import STATS, Cleaner, read_counts, read_stats
 from raysl.data.decisions import Corpus, batches, decide_in_one_task
@@ -19,8 +20,9 @@ from raysl.data.sources import Partition
 from raysl.data.steps import Recipe
 from raysl.data.tokens import TokenizerTrainer, TokenWriter
 
-COMPILE_FROM_MB = 200
-"""Raw text from which compiling kernels (10 s in each worker, once per machine) saves time over numpy."""
+COMPILE_FROM_MB, COMPILE_FILTERS_FROM_MB = 200, 50
+"""Raw text from which compiling kernels (10 to 25 s in each worker, once per machine) saves time over numpy: without and
+with filters that measure documents, which gain most."""
 PLANNED_AT_ONCE = 20_000
 """Documents of one plan task, so that few small units do not cost a task each."""
 
@@ -66,7 +68,9 @@ class TextRecipe(Recipe):
 
     def clean(self, partitions: Sequence[Partition]) -> None:
         self.units = [self.work / f"clean-{number:05d}" for number in range(len(partitions))]
-        compiled = len(partitions) * self.config.partition_mb >= COMPILE_FROM_MB
+        measured = any(FILTERS.load(one.type).has_kernels for one in self.config.filters)
+        least = COMPILE_FILTERS_FROM_MB if measured else COMPILE_FROM_MB
+        compiled = len(partitions) * self.config.partition_mb >= least
         prints = PrintSettings.of(self.config.deduplicate)
         cleaner = Cleaner(self.config, prints, self.seed, compiled, self.evaluation)
         left = [(unit, part) for unit, part in zip(self.units, partitions, strict=True) if not unit.is_dir()]

@@ -1,4 +1,4 @@
-"""Yardsticks that need no network: TF-IDF or LSA (Deerwester et al., 1990) of the unlabelled text, logistic regression."""
+"""Yardsticks that need no network: TF-IDF, LSA (Deerwester et al., 1990) or plain pixels, and logistic regression."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ Predict = Callable[[npt.NDArray[np.int64], npt.NDArray[np.int64]], npt.NDArray[n
 """predict(places of labelled rows, their targets) -> predicted class of every test row."""
 
 STRENGTH = 10.0
-"""Inverse regularization of every logistic regression, the same as for the probe."""
+"""Inverse regularization of every logistic regression on features without a network."""
 
 
 def tfidf(unlabelled: Sequence[str], labelled: Sequence[str], test: Sequence[str]) -> tuple[Any, Any]:
@@ -34,7 +34,12 @@ def lsa(unlabelled: Sequence[str], labelled: Sequence[str], test: Sequence[str],
     return first, second
 
 
-def regression_predict(labelled: Any, test: Any) -> Predict:
+def pixels(rows: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
+    """Pixels of each row (rows, row bytes) around 0."""
+    return np.asarray(np.stack(rows) / 255 - 0.5, np.float32)
+
+
+def regression_predict(labelled: Any, test: Any, strength: float = STRENGTH) -> Predict:
     """Logistic regression on the given rows, fitted anew for each draw of labels."""
     from scipy.sparse import issparse
     from sklearn.linear_model import LogisticRegression
@@ -43,7 +48,7 @@ def regression_predict(labelled: Any, test: Any) -> Predict:
         rows = labelled[places]
         # A word of no labelled row has weight 0 in the optimum, so leaving it out changes nothing but the time.
         columns = np.unique(rows.indices) if issparse(rows) else slice(None)
-        model = LogisticRegression(C=STRENGTH, max_iter=1000).fit(rows[:, columns], targets)
+        model = LogisticRegression(C=strength, max_iter=1000).fit(rows[:, columns], targets)
         return np.asarray(model.predict(test[:, columns]), np.int64)
 
     return predict

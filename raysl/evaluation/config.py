@@ -8,7 +8,7 @@ from raysl.config import Config
 
 
 class EvaluateConfig(Config):
-    """Few-label curves on held-out documents, with the baselines beside them."""
+    """Few-label curves on held-out rows, with the baselines beside them."""
 
     split: Literal["test", "validation"] = "test"
     """Where the curve is measured: `validation` while settings are chosen, `test` for the figures that are reported."""
@@ -16,8 +16,9 @@ class EvaluateConfig(Config):
     """Label budgets, each drawn `num_draws` times."""
     num_draws: int = Field(5, ge=1)
     """Independent draws of the labelled rows; mean and spread are over them."""
-    baselines: tuple[Literal["tfidf", "lsa", "scratch"], ...] = ("tfidf", "lsa", "scratch")
-    """Yardsticks: TF-IDF or LSA with logistic regression, and the same network without pretraining."""
+    baselines: tuple[Literal["tfidf", "lsa", "pixels", "scratch"], ...] | None = None
+    """Yardsticks: TF-IDF or LSA (text) or pixels (images) with logistic regression, and the same network without
+    pretraining. Default: all that fit the data."""
     max_test_rows: int = Field(3000, ge=10)
     """Rows of that split the curve is measured on at most, drawn by the seed; the classifier is scored on all."""
     scratch_learning_rate: float = Field(2e-3, gt=0)

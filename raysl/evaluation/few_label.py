@@ -6,7 +6,6 @@ Plain functions of one process; `suite` spreads the jobs over the cluster.
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,17 +13,20 @@ import numpy.typing as npt
 import torch
 
 from raysl.data import labelled
-from raysl.data.labelled import Documents
-from raysl.data.shards import Tokens
+from raysl.data.labelled import Documents, Labelled, Pictures
+from raysl.data.rows import Row
 from raysl.evaluation import baselines
 from raysl.metrics import classification
 from raysl.models import load as models
 from raysl.run_config import RunConfig
-from raysl.train.classify import embed, finetune_classifier, predict, tokenize
+from raysl.train.classify import embed, finetune_classifier, predict
 from raysl.train.config import FinetuneConfig
+from raysl.train.inputs import rows_of
 
 FINETUNED, FROZEN, SCRATCH = "pretrained, fine-tuned", "pretrained, frozen + LR", "same network from scratch"
-TFIDF, LSA = "TF-IDF + LR", "LSA + LR"
+TFIDF, LSA, PIXELS = "TF-IDF + LR", "LSA + LR", "pixels + LR"
+YARDSTICKS = {"lsa": LSA, "tfidf": TFIDF, "pixels": PIXELS}
+"""Name in the config -> method that is fitted once on features without a network."""
 
 
 @dataclass(frozen=True)
@@ -33,14 +35,14 @@ class Protocol:
 
     config: RunConfig
     classes: list[str]
-    pool: Documents
+    pool: Labelled
     targets: npt.NDArray[np.int64]
-    test: Documents
+    test: Labelled
     truth: npt.NDArray[np.int64]
 
     @cached_property
-    def test_tokens(self) -> list[Tokens]:
-        return _tokens(self.config, self.test.texts)
+    def test_rows(self) -> list[Row]:
+        return _rows(self.config, self.test)
 
     def draw(self, per_class: int, number: int) -> npt.NDArray[np.int64]:
         """Places in the pool of draw `number`; every method gets the same."""
@@ -53,17 +55,17 @@ class Protocol:
 
 
 def build_protocol(config: RunConfig) -> Protocol:
-    """Reads the prepared documents.
+    """Reads the prepared rows.
 
     The rows to be scored are the first `max_test_rows` of `evaluate.split` and the chosen classes, in a seeded order.
     """
     assert config.evaluate is not None
     settings = config.finetune or FinetuneConfig()
     prepared = config.folder / "prepare"
-    train = labelled.read_documents(prepared, "train")
+    train = labelled.read_split(prepared, "train")
     classes = labelled.largest_classes(train, settings.num_classes)
     pool = train.of_classes(classes)
-    test = labelled.read_documents(prepared, config.evaluate.split).of_classes(classes)
+    test = labelled.read_split(prepared, config.evaluate.split).of_classes(classes)
     order = np.random.default_rng((config.seed, 4)).permutation(len(test))[: config.evaluate.max_test_rows]
     test = test.take(np.sort(order))
     return Protocol(
@@ -75,10 +77,11 @@ def jobs(config: RunConfig) -> list[dict[str, Any]]:
     """Independent pieces of work, the dearest first."""
     assert config.evaluate is not None
     settings = config.evaluate
-    trained = [FINETUNED] + ([SCRATCH] if "scratch" in settings.baselines else [])
+    yardsticks = config.yardsticks
+    trained = [FINETUNED] + ([SCRATCH] if "scratch" in yardsticks else [])
     draws = [(n, d) for n in sorted(settings.labels_per_class, reverse=True) for d in range(settings.num_draws)]
     single = [{"method": m, "labels_per_class": n, "draw": d} for m in trained for n, d in draws]
-    fitted_once = [LSA] * ("lsa" in settings.baselines) + [TFIDF] * ("tfidf" in settings.baselines) + [FROZEN]
+    fitted_once = [method for name, method in YARDSTICKS.items() if name in yardsticks] + [FROZEN]
     return [{"method": m, "labels_per_class": 0, "draw": 0} for m in fitted_once] + single
 
 
@@ -100,7 +103,8 @@ def run_job(protocol: Protocol, job: dict[str, Any]) -> Iterable[dict[str, Any]]
 def _fitted_once(protocol: Protocol, method: str) -> Iterable[dict[str, Any]]:
     config = protocol.config
     assert config.evaluate is not None
-    fit = baselines.regression_predict(*_features(protocol, method))
+    strength = (config.finetune or FinetuneConfig()).probe_strength if method == FROZEN else baselines.STRENGTH
+    fit = baselines.regression_predict(*_features(protocol, method), strength)
     for per_class in config.evaluate.labels_per_class:
         for number in range(config.evaluate.num_draws):
             places = protocol.draw(per_class, number)
@@ -114,8 +118,12 @@ def _features(protocol: Protocol, method: str) -> tuple[Any, Any]:
         encoder, _ = models.load_encoder(config.folder / "pretrain")
         chosen = _drawn_places(protocol)
         rows = np.zeros((len(protocol.pool), encoder.width), np.float32)
-        rows[chosen] = embed(encoder, _tokens(config, protocol.pool.take(chosen).texts))
-        return rows, embed(encoder, protocol.test_tokens)
+        rows[chosen] = embed(encoder, _rows(config, protocol.pool.take(chosen)))
+        return rows, embed(encoder, protocol.test_rows)
+    if isinstance(protocol.pool, Pictures) and isinstance(protocol.test, Pictures):
+        return baselines.pixels(protocol.pool.pixels), baselines.pixels(protocol.test.pixels)
+    assert isinstance(protocol.pool, Documents)
+    assert isinstance(protocol.test, Documents)
     unlabelled = labelled.read_documents(config.folder / "prepare", "train").texts
     texts = (unlabelled, protocol.pool.texts, protocol.test.texts)
     return baselines.tfidf(*texts) if method == TFIDF else baselines.lsa(*texts, config.evaluate.lsa_width, config.seed)
@@ -140,14 +148,13 @@ def _finetuned(protocol: Protocol, method: str, per_class: int, number: int) -> 
             update={"learning_rate": config.evaluate.scratch_learning_rate, "epochs": config.evaluate.scratch_epochs}
         )
     places = protocol.draw(per_class, number)
-    rows = _tokens(config, protocol.pool.take(places).texts)
+    rows = _rows(config, protocol.pool.take(places))
     classifier = finetune_classifier(
         encoder, rows, protocol.targets[places], len(protocol.classes), settings, config.seed + number
     )
-    predicted = predict(classifier, protocol.test_tokens).argmax(1)
+    predicted = predict(classifier, protocol.test_rows).argmax(1)
     return protocol.score(method, per_class, number, np.asarray(predicted, np.int64))
 
 
-def _tokens(config: RunConfig, texts: list[str]) -> list[Tokens]:
-    settings = config.finetune or FinetuneConfig()
-    return tokenize(Path(config.folder) / "prepare" / "tokenizer.json", texts, settings.max_tokens)
+def _rows(config: RunConfig, rows: Labelled) -> list[Row]:
+    return rows_of(rows, config.folder / "prepare", (config.finetune or FinetuneConfig()).max_tokens)

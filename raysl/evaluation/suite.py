@@ -14,8 +14,9 @@ from raysl.models import load as models
 from raysl.progress import Progress, say
 from raysl.run_config import RunConfig, needed
 from raysl.stage import Manifest, Stage, check_same_config, log_metrics, read_manifest, require, section
-from raysl.train.classify import predict, tokenize
+from raysl.train.classify import predict
 from raysl.train.config import FinetuneConfig
+from raysl.train.inputs import rows_of
 
 REPORT = "report.json"
 
@@ -91,10 +92,10 @@ def _released_classifier(config: RunConfig) -> dict[str, Any]:
     """The fine-tuned classifier on all test rows: accuracy, macro-F1, per class, confusion matrix."""
     classifier, classes = models.load_classifier(config.folder / "finetune")
     prepared = config.folder / "prepare"
-    test = labelled.read_documents(prepared, "test").of_classes(classes)
+    test = labelled.read_split(prepared, "test").of_classes(classes)
     settings = config.finetune or FinetuneConfig()
     truth = labelled.class_numbers(test, classes)
-    predicted = predict(classifier, tokenize(prepared / "tokenizer.json", test.texts, settings.max_tokens)).argmax(1)
+    predicted = predict(classifier, rows_of(test, prepared, settings.max_tokens)).argmax(1)
     matrix = classification.confusion_matrix(truth, predicted, len(classes))
     return {
         "classifier": classification.summary(truth, predicted, classes) | {"test_rows": len(test)},

@@ -71,4 +71,4 @@ def fresh(description: Mapping[str, Any]) -> Encoder:
     """A network of the described shape with weights drawn from torch's current seed."""
     config = MODELS.config(description["model"]["type"]).model_validate(description["model"])
     image = description.get("image")
-    return build(config, int(description["vocab_size"]) if image is None else ImageFormat(**image))
+    return build(config, int(description["vocab_size"]) if image is None else ImageFormat.of(image))

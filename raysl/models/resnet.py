@@ -38,7 +38,7 @@ class Block(nn.Module):
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.residual(x) + self.downsample(x), inplace=True)
+        return F.relu(self.residual(x) + self.downsample(x))
 
 
 class BasicBlock(Block):
@@ -49,7 +49,7 @@ class BasicBlock(Block):
         self.conv2, self.bn2 = convolution(width, width, 3), BatchNorm2d(width)
 
     def residual(self, x: Tensor) -> Tensor:
-        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        x = F.relu(self.bn1(self.conv1(x)))
         out: Tensor = self.bn2(self.conv2(x))
         return out
 
@@ -65,8 +65,8 @@ class Bottleneck(Block):
         self.conv3, self.bn3 = convolution(width, width * 4, 1), BatchNorm2d(width * 4)
 
     def residual(self, x: Tensor) -> Tensor:
-        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        x = F.relu(self.bn2(self.conv2(x)), inplace=True)
+        x = F.relu(self.bn1(self.conv1(x)))
+        x = F.relu(self.bn2(self.conv2(x)))
         out: Tensor = self.bn3(self.conv3(x))
         return out
 
@@ -104,7 +104,7 @@ class ResNet(VisionEncoder):
 
     def features(self, images: Tensor) -> Tensor:
         x = self.normalize(images).contiguous(memory_format=torch.channels_last)
-        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        x = F.relu(self.bn1(self.conv1(x)))
         if self.config.stem == "large":
             x = F.max_pool2d(x, 3, stride=2, padding=1)
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):

@@ -26,6 +26,12 @@ class ImageFormat:
     std: tuple[float, ...]
     """Standard deviation of each channel, on the scale 0 to 1."""
 
+    @classmethod
+    def of(cls, said: Mapping[str, Any]) -> "ImageFormat":
+        """From plain values, as model.json holds them."""
+        sizes = {name: int(said[name]) for name in ("size", "channels", "patch_size")}
+        return cls(**sizes, mean=tuple(said["mean"]), std=tuple(said["std"]))
+
 
 class VisionEncoder(Encoder):
     """Shared by ResNet and ViT: normalisation of pixels, and the way from features to an embedding."""

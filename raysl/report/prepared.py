@@ -33,7 +33,7 @@ class Prepared:
     """report.json of a prepared folder, as a page shows it."""
 
     rows_name: str
-    """What the user calls a row."""
+    """What was counted: documents, images, events."""
     documents_in: int
     kept: int
     drops: Sequence[Drop]
@@ -56,9 +56,8 @@ def read(folder: Path) -> Prepared | None:
     ordered = sorted(said["dropped"].items(), key=lambda item: -item[1])
     drops = [Drop(reason, n, n / max(total, 1), _examples(said["examples"].get(reason, []), twins)) for reason, n in ordered]
     labels = list(said.get("labels", {}).items())[:LABELS]
-    return Prepared(
-        said.get("rows_name", "documents"), total, int(said["kept"]), drops, labels, _tokens(said), said.get("usage", {})
-    )
+    name = said.get("rows_name", "documents")
+    return Prepared(name, total, int(said["kept"]), drops, labels, _tokens(said), said.get("usage", {}))
 
 
 def _examples(found: Sequence[Mapping[str, str]], twins: Mapping[str, str]) -> list[dict[str, str]]:

@@ -3,8 +3,7 @@
 Starting from the probe keeps the first steps from distorting what was learned without labels (Kumar et al., 2022).
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -12,58 +11,33 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from raysl.data.shards import Tokens
+from raysl.data.rows import Row
 from raysl.models.encoder import Encoder
 from raysl.models.heads import Classifier
-from raysl.models.text import SEP
-from raysl.objectives.base import pad
 from raysl.train.config import FinetuneConfig, OptimizerConfig
+from raysl.train.inputs import batches, to_tensor
 from raysl.train.optimizers import adamw, rate_share, set_rate
-
-EVALUATION_TOKENS = 8192
-"""Tokens of one batch when nothing is trained; batches are of like length, so little is padding."""
-
-
-def tokenize(tokenizer_path: Path, texts: Sequence[str], max_tokens: int) -> list[Tokens]:
-    """Token ids of each text as in the shards: cut to `max_tokens`, closed by [SEP]."""
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(tokenizer_path))
-    encodings = tokenizer.encode_batch(list(texts), add_special_tokens=False)
-    return [np.array([*encoding.ids[: max_tokens - 1], SEP], np.int32) for encoding in encodings]
-
-
-def batches_by_length(rows: Sequence[Tokens]) -> Iterator[npt.NDArray[np.int64]]:
-    """Places of rows of like length, about EVALUATION_TOKENS tokens at a time."""
-    order = np.argsort([len(row) for row in rows], kind="stable")
-    start = 0
-    while start < len(order):
-        stop = start + 1
-        while stop < len(order) and (stop + 1 - start) * len(rows[order[stop]]) <= EVALUATION_TOKENS:
-            stop += 1
-        yield order[start:stop]
-        start = stop
 
 
 @torch.no_grad()
-def apply(model: Callable[[Tensor], Tensor], rows: Sequence[Tokens], width: int) -> npt.NDArray[np.float32]:
-    """model(tokens) -> (batch, width) for all rows, in their order."""
+def apply(model: Callable[[Tensor], Tensor], encoder: Encoder, rows: Sequence[Row], width: int) -> npt.NDArray[np.float32]:
+    """model(what `encoder` reads) -> (batch, width) for all rows, in their order."""
     out = np.zeros((len(rows), width), np.float32)
-    for places in batches_by_length(rows):
-        out[places] = model(torch.from_numpy(pad([rows[p] for p in places]))).float().numpy()
+    for places in batches(encoder, rows):
+        out[places] = model(to_tensor(encoder, [rows[p] for p in places])).float().numpy()
     return out
 
 
-def embed(encoder: Encoder, rows: Sequence[Tokens]) -> npt.NDArray[np.float32]:
+def embed(encoder: Encoder, rows: Sequence[Row]) -> npt.NDArray[np.float32]:
     """Embeddings (rows, width) of a frozen encoder."""
     encoder.eval()
-    return apply(encoder.embed, rows, encoder.width)
+    return apply(encoder.embed, encoder, rows, encoder.width)
 
 
-def predict(classifier: Classifier, rows: Sequence[Tokens]) -> npt.NDArray[np.float32]:
+def predict(classifier: Classifier, rows: Sequence[Row]) -> npt.NDArray[np.float32]:
     """Logits (rows, classes)."""
     classifier.eval()
-    return apply(lambda tokens: classifier(tokens)[0], rows, classifier.head.out_features)
+    return apply(lambda inputs: classifier(inputs)[0], classifier.encoder, rows, classifier.head.out_features)
 
 
 def fit_probe(
@@ -88,7 +62,7 @@ def fit_probe(
 
 
 def finetune_classifier(
-    encoder: Encoder, rows: Sequence[Tokens], targets: npt.NDArray[np.int64], num_classes: int,
+    encoder: Encoder, rows: Sequence[Row], targets: npt.NDArray[np.int64], num_classes: int,
     config: FinetuneConfig, seed: int, on_epoch: Callable[[int, float], None] = lambda epoch, loss: None,
 ) -> Classifier:  # fmt: skip
     """Trains `encoder` and a new head on labelled rows; `encoder` is changed. `on_epoch(epoch, mean loss)` is told."""
@@ -114,10 +88,10 @@ def finetune_classifier(
 
 
 def _step(
-    classifier: Classifier, optimizer: torch.optim.Optimizer, rows: Sequence[Tokens], targets: npt.NDArray[np.int64],
+    classifier: Classifier, optimizer: torch.optim.Optimizer, rows: Sequence[Row], targets: npt.NDArray[np.int64],
     schedule: OptimizerConfig,
 ) -> float:  # fmt: skip
-    logits, _ = classifier(torch.from_numpy(pad(rows)))
+    logits, _ = classifier(to_tensor(classifier.encoder, rows))
     loss = F.cross_entropy(logits, torch.from_numpy(targets))
     loss.backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(classifier.parameters(), schedule.max_gradient_norm)

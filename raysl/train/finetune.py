@@ -1,23 +1,23 @@
-"""The stage `finetune`: the pretrained encoder and a few labelled documents in, a classifier out."""
+"""The stage `finetune`: the pretrained encoder and a few labelled rows in, a classifier out."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from raysl import storage
 from raysl.data import labelled
+from raysl.data.labelled import Labelled
 from raysl.errors import DataError
 from raysl.metrics import classification
 from raysl.models import load as models
 from raysl.progress import Progress, say
 from raysl.run_config import RunConfig, needed
 from raysl.stage import Manifest, Stage, check_same_config, log_metrics, require, section
-from raysl.train.classify import finetune_classifier, predict, tokenize
+from raysl.train.classify import finetune_classifier, predict
 from raysl.train.config import FinetuneConfig
+from raysl.train.inputs import rows_of
 
 OUTPUTS = (models.WEIGHTS, models.DESCRIPTION, models.CLASSES)
 
@@ -35,36 +35,32 @@ def finetune(config: RunConfig, redo: bool = False) -> Manifest:
         return done
     check_same_config(stage, redo)
     folder = stage.begin()
-    train = labelled.read_documents(config.folder / "prepare", "train")
+    train = labelled.read_split(config.folder / "prepare", "train")
     classes = labelled.largest_classes(train, config.finetune.num_classes)
     train = train.of_classes(classes)
     targets = labelled.class_numbers(train, classes)
     chosen = labelled.draw_per_class(targets, config.finetune.labels_per_class, (config.seed, 3))
     rows = train.take(chosen)
-    metrics = finetune_rows(
-        config, config.folder / "pretrain", rows.texts, [str(label) for label in rows.labels],
-        config.folder / "prepare" / "tokenizer.json", folder, classes,
-    )  # fmt: skip
+    metrics = finetune_rows(config, config.folder / "pretrain", rows, folder, classes)
     storage.write_json(folder / "labelled_rows.json", {"ids": rows.ids})
     files = {name: storage.hash_file(folder / name) for name in (*OUTPUTS, "labelled_rows.json")}
     return stage.finish({"labelled_rows": len(rows), "classes": len(classes)}, metrics, files)
 
 
 def finetune_rows(
-    config: RunConfig, encoder_folder: Path, texts: Sequence[str], labels: Sequence[str], tokenizer_path: Path,
-    output_folder: Path, classes: Sequence[str] | None = None,
+    config: RunConfig, encoder_folder: Path, labelled_rows: Labelled, output_folder: Path,
+    classes: Sequence[str] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Fine-tunes the encoder of `encoder_folder` on labelled texts and writes a classifier to `output_folder`.
+    """Fine-tunes the encoder of `encoder_folder` on labelled rows and writes a classifier to `output_folder`.
 
     Returns train and validation accuracy and macro-F1; the gap between the two is the overfitting to watch.
     """
     settings = config.finetune or FinetuneConfig()
-    names = sorted(classes or set(labels))
-    if not texts:
+    names = sorted(classes or {label for label in labelled_rows.labels if label is not None})
+    if not labelled_rows:
         raise DataError("No labelled rows to fine-tune on. Name the label column of the source, or give more rows.")
-    place = {name: number for number, name in enumerate(names)}
-    targets = np.array([place[label] for label in labels], np.int64)
-    rows = tokenize(tokenizer_path, texts, settings.max_tokens)
+    targets = labelled.class_numbers(labelled_rows, names)
+    rows = rows_of(labelled_rows, config.folder / "prepare", settings.max_tokens)
     encoder, description = models.load_encoder(encoder_folder)
     torch.set_num_threads(1)  # two threads on two busy cores are many times slower than one
     with Progress("finetune", max(settings.epochs, 1), "epochs") as progress:
@@ -77,7 +73,7 @@ def finetune_rows(
     models.save(classifier, output_folder, description)
     storage.write_json(output_folder / models.CLASSES, {"classes": names})
     fit = classification.summary(targets, predict(classifier, rows).argmax(1), names)
-    held_out = _validation_summary(config, classifier, tokenizer_path, names, settings)
+    held_out = _validation_summary(config, classifier, names, settings)
     return {
         "train_accuracy": fit["accuracy"], "train_macro_f1": fit["macro_f1"],
         "validation_accuracy": held_out["accuracy"], "validation_macro_f1": held_out["macro_f1"],
@@ -85,9 +81,10 @@ def finetune_rows(
 
 
 def _validation_summary(
-    config: RunConfig, classifier: Any, tokenizer_path: Path, names: Sequence[str], settings: FinetuneConfig
+    config: RunConfig, classifier: Any, names: Sequence[str], settings: FinetuneConfig
 ) -> dict[str, Any]:
-    documents = labelled.read_documents(config.folder / "prepare", "validation").of_classes(names)
-    rows = tokenize(tokenizer_path, documents.texts, settings.max_tokens)
-    truth: npt.NDArray[np.int64] = labelled.class_numbers(documents, names)
+    prepared = config.folder / "prepare"
+    held_out = labelled.read_split(prepared, "validation").of_classes(names)
+    rows = rows_of(held_out, prepared, settings.max_tokens)
+    truth = labelled.class_numbers(held_out, names)
     return classification.summary(truth, predict(classifier, rows).argmax(1), names)

@@ -8,7 +8,7 @@ from raysl.errors import ConfigError, DataError
 from raysl.objectives.base import Objective
 from raysl.run_config import RunConfig
 from raysl.schema import VALIDATION
-from raysl.train.classify import tokenize
+from raysl.train.inputs import tokenize
 from raysl.train.probe import LabelledRows, choose
 
 MAX_TOKENS = 256

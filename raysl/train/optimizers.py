@@ -84,7 +84,7 @@ def decay_groups(model: nn.Module, weight_decay: float, leave_out: Iterable[Tens
 
 
 def _decays(name: str, parameter: nn.Parameter) -> bool:
-    return parameter.ndim >= 2 and parameter.shape[-1] > 1 and not MARKERS & set(name.split("."))
+    return parameter.ndim >= 2 and parameter[0].numel() > 1 and not MARKERS & set(name.split("."))
 
 
 def hidden_matrices(model: nn.Module) -> list[Tensor]:

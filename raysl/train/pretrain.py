@@ -63,16 +63,6 @@ def _show(progress: Progress, message: dict[str, Any]) -> None:
         say(f"pretrain: peak learning rate {message['peak_rate']:.3g}")
         progress.start_at(message["start"])
     else:
+        from raysl.train.reporting import note_of
+
         progress.set(message["step"], note_of(message))
-
-
-def note_of(message: dict[str, Any]) -> str:
-    """One line of numbers, from training or from an evaluation."""
-    if "loss" in message:
-        unit = "tokens" if "tokens_per_second" in message else "images"
-        return (
-            f"loss {message['loss']:.3f}  {message[f'{unit}_per_second']:,.0f} {unit}/s  "
-            f"data wait {message['data_wait']:.0%}  rate {message['learning_rate']:.2g}  norm {message['gradient_norm']:.2g}"
-        )
-    names = {"held_out_loss": "held-out loss", "knn_accuracy": "kNN", "embedding_spread": "spread", "effective_rank": "rank"}
-    return "  ".join(f"{short} {message[name]:.3f}" for name, short in names.items() if name in message)

@@ -131,3 +131,15 @@ def drop_metrics_after(run_folder: Path, step: int) -> None:
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
     kept = [line for line in lines if line.get("stage") != STAGE or line.get("step", 0) <= step]
     storage.write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
+
+
+def note_of(message: dict[str, Any]) -> str:
+    """One line of numbers, from training or from an evaluation."""
+    if "loss" in message:
+        unit = "tokens" if "tokens_per_second" in message else "images"
+        return (
+            f"loss {message['loss']:.3f}  {message[f'{unit}_per_second']:,.0f} {unit}/s  "
+            f"data wait {message['data_wait']:.0%}  rate {message['learning_rate']:.2g}  norm {message['gradient_norm']:.2g}"
+        )
+    names = {"held_out_loss": "held-out loss", "knn_accuracy": "kNN", "embedding_spread": "spread", "effective_rank": "rank"}
+    return "  ".join(f"{short} {message[name]:.3f}" for name, short in names.items() if name in message)

@@ -16,6 +16,7 @@ from raysl.data.prepared import IN_PROCESS, PIXELS, TOKENIZER, TOKENS, Decoder, 
 from raysl.data.rows import Rows
 from raysl.data.shards import TokenRows
 from raysl.data.statistics import ImageStatistics, TextStatistics, statistics_of
+from raysl.errors import ConfigError
 from raysl.models import load as models
 from raysl.models.encoder import Encoder
 from raysl.models.text import TextEncoder
@@ -27,7 +28,7 @@ from raysl.train.labels import labelled_rows
 from raysl.train.loop import Trainer
 from raysl.train.memory import keep_freed_memory
 from raysl.train.record import RowRecord
-from raysl.train.reporting import reporting
+from raysl.train.reporting import note_of, reporting
 from raysl.train.signals import asked_to_end, listen
 from raysl.train.world import World, single
 
@@ -49,6 +50,11 @@ def build_objective(config: RunConfig, prepared: Prepared) -> Objective:
     if settings.init_from is not None:
         start.load_weights(encoder, Path(settings.init_from), _tokenizer(config, prepared))
     objective = cast(Objective, OBJECTIVES.load(settings.objective.type)(settings.objective, encoder))
+    if settings.accumulation_steps > 1 and not objective.splits_batch:
+        raise ConfigError(
+            f"'{settings.objective.type}' compares the rows of a batch with each other, so a part has another loss. "
+            f"Use pretrain.accumulation_steps=1, and more workers for larger batches."
+        )
     objective.look_up(prepared.file)
     return objective
 
@@ -59,7 +65,7 @@ def _tokenizer(config: RunConfig, prepared: Prepared) -> Path | None:
 
 def build_encoder(model: PluginConfig, statistics: TextStatistics | ImageStatistics) -> Encoder:
     if isinstance(statistics, ImageStatistics):
-        return models.build(model, ImageFormat(**vars(statistics)))
+        return models.build(model, ImageFormat.of(vars(statistics)))
     encoder = models.build(model, len(statistics.frequencies))
     if isinstance(encoder, TextEncoder):
         encoder.weigh_tokens(np.array(statistics.frequencies))
@@ -102,13 +108,18 @@ def train_rank(
     return {**last, "train_rows": len(rows), "parameters": sum(p.numel() for p in objective.parameters())}
 
 
+def _say(message: dict[str, Any]) -> None:
+    step = message.get("step")
+    print(f"step {step:>6}  {note_of(message)}" if step is not None else message, flush=True)
+
+
 def main(path: str, *overrides: str) -> None:
     """Pretrains in this process, without Ray: how the core is profiled on one device."""
     from raysl.run_config import load
 
     config = load(path, overrides)
     listen()
-    print(train_rank(TrainJob(config), single(config.training.device, asked_to_end), print))
+    print(train_rank(TrainJob(config), single(config.training.device, asked_to_end), _say))
 
 
 if __name__ == "__main__":

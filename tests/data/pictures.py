@@ -54,7 +54,7 @@ BAD = {
     "header_only.jpg": (PHOTO[:40], "broken_image"),
     "cut_off.png": (saved(scene(0), "PNG")[:600], "broken_image"),
     "bad_checksum.png": (changed(saved(scene(0), "PNG"), 700), "broken_image"),
-    "bad_end.png": (changed(saved(scene(0), "PNG"), -17), "broken_image"),
+    "bad_checksum_alone.png": (changed(saved(scene(0), "PNG"), -14), "broken_image"),
     "cut_off.gif": (saved(scene(0).convert("P"), "GIF")[:900], "broken_image"),
     "cut_off.webp": (saved(scene(0), "WEBP")[:200], "broken_image"),
     "bomb.png": (png_header(60_000, 60_000), "too_many_pixels"),

@@ -11,7 +11,7 @@ from raysl.errors import DataError
 
 
 def documents(labels: list[str | None]) -> Documents:
-    return Documents([str(n) for n in range(len(labels))], ["text"] * len(labels), labels)
+    return Documents([str(n) for n in range(len(labels))], labels, ["text"] * len(labels))
 
 
 def test_the_largest_labels_become_classes_by_name_and_ties_go_by_name() -> None:
@@ -42,7 +42,7 @@ def test_a_split_is_read_in_order_over_all_parts(tmp_path: Path) -> None:
         ids = [f"{part}{n}" for n in range(2)]
         table = pa.table([ids, ids, [None, "a"], [0, 1], splits], schema=schema.DOCUMENT)
         pq.write_table(table, tmp_path / "documents" / f"part-{part:05d}.parquet")
-    assert read_documents(tmp_path, "test") == Documents(["01", "10"], ["01", "10"], ["a", None])
+    assert read_documents(tmp_path, "test") == Documents(["01", "10"], ["a", None], ["01", "10"])
 
 
 def test_a_folder_without_documents_names_the_command(tmp_path: Path) -> None:

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from raysl.evaluation import baselines, few_label
 from raysl.run_config import RunConfig
+from tests.tiny_image_run import make_image_run
 from tests.tiny_run import make_documents, make_run
 
 
@@ -46,3 +48,21 @@ def test_yardsticks_learn_topics_from_a_few_labels(features: object, tmp_path: P
     texts = [text for text, _ in train]
     predict = baselines.regression_predict(*features(texts, texts, [text for text, _ in test]))  # type: ignore[operator]
     assert (predict(np.arange(30), targets[:30]) == truth).mean() > 0.8
+
+
+def test_images_go_through_the_same_protocol(tmp_path: Path) -> None:
+    """Frozen, fine-tuned, from scratch and pixels; three kinds of images are easy to tell apart."""
+    config = make_image_run(tmp_path)
+    protocol = few_label.build_protocol(config)
+    rows = [row for job in few_label.jobs(config) for row in few_label.run_job(protocol, job)]
+    assert {row["method"] for row in rows} == {
+        few_label.FROZEN, few_label.FINETUNED, few_label.SCRATCH, few_label.PIXELS,
+    }  # fmt: skip
+    assert len(rows) == few_label.num_scores(config) == 4 * 1 * 2
+    assert np.mean([row["accuracy"] for row in rows if row["method"] == few_label.PIXELS]) > 0.6
+    assert not set(protocol.pool.ids) & set(protocol.test.ids)
+
+
+def test_a_yardstick_of_the_other_modality_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match=r"'tfidf' is not for images\. Choose from pixels"):
+        make_image_run(tmp_path, evaluate={"baselines": ["tfidf"]})

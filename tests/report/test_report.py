@@ -36,7 +36,7 @@ def fill(folder: Path) -> None:
     stage = Stage(folder, "prepare", {"a": 1}, {})
     examples = [{"id": f"copy {i}", "text": HOSTILE} for i in range(12)]
     storage.write_json(stage.begin() / "report.json", {
-        "documents_in": 1000, "kept": 985, "dropped": {"too_short": 3, "duplicate": 12},
+        "rows_name": "events", "documents_in": 1000, "kept": 985, "dropped": {"too_short": 3, "duplicate": 12},
         "examples": {"duplicate": examples}, "labels": {"json": 3, HOSTILE: 1}, "vocab_size": 400,
         "token_statistics": {"bytes_per_token": 3.5, "splits": {"train": {"documents": 900, "tokens": 12345, "bytes": 1}}},
         "usage": {"clean": {"seconds": 2.0, "cpu_seconds": 3.0, "peak_mb": 250.0}},
@@ -81,7 +81,7 @@ def test_report_shows_every_part_that_exists(config: RunConfig) -> None:
     fill(config.folder)
     page = Page(build(config).read_text(encoding="utf-8"))
     headings = (
-        "Documents",
+        "Events",
         "Tokens",
         "Labels",
         "Time and memory of prepare",

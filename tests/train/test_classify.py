@@ -1,11 +1,18 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+from raysl.data.labelled import read_split
 from raysl.models.config import BertConfig
+from raysl.models.load import load_classifier
 from raysl.models.text import SEP, Bert
-from raysl.train.classify import batches_by_length, embed, finetune_classifier, fit_probe, predict
+from raysl.train.classify import embed, finetune_classifier, fit_probe, predict
 from raysl.train.config import FinetuneConfig
+from raysl.train.finetune import finetune
+from raysl.train.inputs import batches_by_length, rows_of
+from tests.tiny_image_run import make_image_run
 from tests.token_shards import random_documents
 
 ROWS = [np.array([*document, SEP], np.int32) for document in random_documents(60)]
@@ -49,3 +56,15 @@ def test_fine_tuning_starts_at_the_probe_and_improves_on_it() -> None:
     assert losses[-1] < 0.5 * losses[0]
     fresh = [np.array([*document, SEP], np.int32) for document in random_documents(50, seed=9)]
     assert (predict(tuned, fresh).argmax(1) == np.arange(50) % 5).mean() > 0.9
+
+
+def test_the_stage_fine_tunes_an_encoder_of_images(tmp_path: Path) -> None:
+    config = make_image_run(tmp_path)
+    manifest = finetune(config)
+    assert manifest.counts == {"labelled_rows": 24, "classes": 3}
+    assert manifest.metrics["train_accuracy"] > 1 / 3
+    classifier, classes = load_classifier(tmp_path / "finetune")
+    assert classes == ["bars", "boxes", "dots"]
+    test = read_split(tmp_path / "prepare", "test")
+    logits = predict(classifier, rows_of(test, tmp_path / "prepare", 0))
+    assert logits.shape == (40, 3)

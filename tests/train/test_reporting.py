@@ -14,8 +14,7 @@ from raysl import run_config
 from raysl.errors import ConfigError
 from raysl.run_config import RunConfig
 from raysl.train import record, signals
-from raysl.train.pretrain import note_of
-from raysl.train.reporting import reporting
+from raysl.train.reporting import note_of, reporting
 from raysl.train.world import MUST_END, STAYS, single
 
 
@@ -66,8 +65,11 @@ def test_only_rank_0_speaks(config: RunConfig) -> None:
     assert not (config.folder / "metrics.jsonl").exists()
 
 
-def test_mlflow_gets_the_same_numbers_or_says_what_to_install(config: RunConfig, tmp_path: Path) -> None:
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+def test_mlflow_gets_the_same_numbers_or_says_what_to_install(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    uri = (tmp_path / "mlflow").as_uri()
     settings = config.training.model_copy(update={"mlflow": uri, "tensorboard": False})
     config = config.model_copy(update={"pretrain": settings})
     one = trainer()

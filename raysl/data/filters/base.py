@@ -26,6 +26,8 @@ class Filter:
     """Base of all filters. A subclass names its reasons in `keep`; it sees every row of the batch."""
 
     Config: ClassVar[type[PluginConfig]]
+    has_kernels: ClassVar[bool] = False
+    """Whether `compiled` makes it faster."""
 
     def __init__(self, config: Any) -> None:
         self.config = config
@@ -34,7 +36,7 @@ class Filter:
         """What `edit` did, by reason."""
         self.examples = Examples()
         self.compiled = False
-        """Whether kernels are compiled where numba is installed: same decisions, several times as fast after some seconds."""
+        """Whether kernels are compiled where numba is installed: same decisions, but faster after some seconds."""
 
     def keep(self, batch: pa.Table) -> Mapping[str, Bools]:
         """Reason -> which rows of the batch (columns id, text, label) pass that test."""

@@ -45,6 +45,7 @@ class C4Config(PluginConfig):
 class C4(Filter):
     """Changes texts: what stays of a page is its good lines. Costs about 0.01 CPU seconds for a MB compiled, 0.1 without."""
 
+    has_kernels = True
     Config: ClassVar[type[PluginConfig]] = C4Config
     config: C4Config
 

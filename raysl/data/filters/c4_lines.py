@@ -1,7 +1,7 @@
 """Which lines of a page C4 keeps, in plain Python: the readable form, which the compiled one has to equal.
 
-The order of the tests is that of the code C4 was made with (tensorflow_datasets, c4_utils.py), also in datatrove: brackets and
-"lorem ipsum" count in the lines that would stay.
+The order of the tests is that of the code C4 was made with (tensorflow_datasets, c4_utils.py), also in datatrove: brackets
+and "lorem ipsum" count in the lines that would stay.
 """
 
 import re

@@ -51,6 +51,7 @@ class FineWebConfig(PluginConfig):
 class FineWeb(Filter):
     """Blank lines do not count. Shares its measures with the other filters; costs next to nothing beside them."""
 
+    has_kernels = True
     Config: ClassVar[type[PluginConfig]] = FineWebConfig
     config: FineWebConfig
 

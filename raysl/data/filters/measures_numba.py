@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from raysl.data.filters.characters import BEFORE_DOT, BEYOND, DIGIT, LETTER, MARK, TABLE_SIZE, TERMINAL
+from raysl.data.filters.characters import BACK, BEFORE_DOT, BEYOND, DIGIT, LETTER, MARK, TABLE_SIZE, TERMINAL
 from raysl.data.filters.measures import (
     BULLET_LINES,
     CHARS,
@@ -26,31 +26,29 @@ from raysl.data.filters.measures import (
     REPEATED_PARAGRAPH_CHARS,
     REPEATED_PARAGRAPHS,
     STOP_WORDS,
+    STOPS,
     TERMINAL_LINES,
     WORD_CHARS,
     WORDS,
 )  # fmt: skip
 from raysl.data.filters.words_numba import (
-    COLON,
-    COMMA,
+    CANNOT,
     DASH,
     DOT,
     STAR,
-    STOP_CODES,
-    STOP_INITIALS,
     compiled,
     cut,
     decode,
     is_abbreviation,
     stop_bit,
     stop_word,
-)  # fmt: skip
+)
 
 U64 = NDArray[np.uint64]
 I64 = NDArray[np.int64]
 BASE = np.uint64(0x9E3779B97F4A7C15)
 PLAIN = LETTER | DIGIT
-NEWLINE, ELLIPSIS, BULLET = 10, 0x2026, 0x2022
+NEWLINE, HASH, ELLIPSIS, BULLET = 10, 35, 0x2026, 0x2022
 
 
 @compiled
@@ -102,10 +100,13 @@ def measure(data: Any, bounds: I64, table: Any) -> tuple[I64, U64, Any, I64, Any
     for d in range(n):
         i, stop, row = bounds[d], bounds[d + 1], counts[d]
         gap, line_hash, part_hash = np.uint64(0), np.uint64(0), np.uint64(0)
-        line_size, part_size, gap_size, stops = 0, 0, 0, 0
+        part_size, gap_size, stops = 0, 0, 0
+        line_size: Any = 0
         words, marks, word_chars, letter_words, num_hashes, num_ellipses = 0, 0, 0, 0, 0, 0
         in_line, in_part, after_newline = False, False, False
-        first_point, last_point, dots = 0, 0, 0
+        dots = 0
+        first_point: Any = 0
+        last_point: Any = 0
         while True:
             byte = data[i] if i < stop else np.uint8(NEWLINE)
             if byte <= 32:
@@ -118,7 +119,7 @@ def measure(data: Any, bounds: I64, table: Any) -> tuple[I64, U64, Any, I64, Any
                 if in_line:  # a line ends
                     in_line = False
                     row[LINES] += 1
-                    row[BULLET_LINES] += first_point == BULLET or first_point == DASH or first_point == STAR
+                    row[BULLET_LINES] += first_point in (BULLET, DASH, STAR)
                     row[ELLIPSIS_LINES] += last_point == ELLIPSIS or dots >= 3
                     row[TERMINAL_LINES] += last_point < TABLE_SIZE and (table[last_point] & TERMINAL) != 0
                     mask = room - 1
@@ -157,12 +158,13 @@ def measure(data: Any, bounds: I64, table: Any) -> tuple[I64, U64, Any, I64, Any
             part_hash = (part_hash * BASE + gap) * BASE
             line_size += line_gap_size
             part_size += gap_size
-            begin, h, kinds, code = i, np.uint64(0), 0, 0
+            begin, h, kinds, code = i, np.uint64(0), 0, np.uint64(0)
             while i < stop:
                 byte = data[i]
                 if byte >= 128 or not table[byte] & PLAIN:
                     break
                 h = h * BASE + np.uint64(byte)
+                code = (code << np.uint64(8)) | np.uint64(byte | 32)
                 kinds |= table[byte]
                 i += 1
             size = i - begin
@@ -170,27 +172,16 @@ def measure(data: Any, bounds: I64, table: Any) -> tuple[I64, U64, Any, I64, Any
             mark = 0
             if not ends_here and size > 1 and (i + 1 == stop or data[i + 1] <= 32):
                 byte = data[i]
-                if (
-                    byte == COMMA
-                    or byte == 59
-                    or byte == COLON
-                    or byte == 33
-                    or byte == 63
-                    or byte == 41
-                    or (byte == DOT and table[data[i - 1]] & BEFORE_DOT and not is_abbreviation(data, begin, i + 1))
-                ):
-                    mark = 1
-            if (ends_here or mark) and size != 6:
+                dot = byte == DOT and table[data[i - 1]] & BEFORE_DOT and not is_abbreviation(data, begin, i + 1)
+                mark = 1 if dot or (byte < 128 and table[byte] & BACK and byte != HASH) else 0
+            if (ends_here or mark) and code != np.uint64(CANNOT):
                 h = mix64(h)
                 hashes[count], chars[count] = h, size
                 count += 1
                 words += 1
                 word_chars += size
                 letter_words += (kinds & LETTER) != 0
-                if 1 < size < 5 and (STOP_INITIALS >> np.int64(data[begin] & 31)) & 1:
-                    for k in range(size):
-                        code |= (np.int64(data[begin + k]) | 32) << (8 * k)
-                    stops |= stop_bit(code)
+                stops |= stop_bit(code)
                 line_hash = line_hash * BASE + h
                 part_hash = part_hash * BASE + h
                 last_point, dots = np.int64(data[i - 1]), 0
@@ -211,7 +202,7 @@ def measure(data: Any, bounds: I64, table: Any) -> tuple[I64, U64, Any, I64, Any
                     points[size] = point
                     flags[size] = table[point] if point < TABLE_SIZE else BEYOND
                     size += 1
-                    num_hashes += point == 35
+                    num_hashes += point == HASH
                     if point == DOT:
                         dots += 1
                         num_ellipses += dots % 3 == 0
@@ -244,7 +235,7 @@ def measure(data: Any, bounds: I64, table: Any) -> tuple[I64, U64, Any, I64, Any
             line_size += size
             part_size += size
             gap, gap_size = np.uint64(0), 0
-        for k in range(len(STOP_CODES)):
+        for k in range(len(STOPS)):
             row[STOP_WORDS] += (stops >> k) & 1
         characters = 0
         for i in range(bounds[d], stop):

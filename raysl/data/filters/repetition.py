@@ -5,8 +5,8 @@
 | number of them         | .30   | .30        |                              |                             |
 | characters             | .20   | .20        | .20, .18, .16                | .15, .14, .13, .12, .11, .10 |
 
-N-grams are of words and marks (`words.py`), shares of all characters of the text. Where the paper leaves a choice, datatrove's
-is taken: the first of equally frequent n-grams is the top one, and the walk goes on behind an n-gram that repeats.
+N-grams are of words and marks (`words.py`), shares of all characters. Where the paper leaves a choice, datatrove's is taken:
+the first of equally frequent n-grams is the top one, and the walk goes on behind an n-gram that repeats.
 """
 
 from collections.abc import Mapping
@@ -50,8 +50,9 @@ class RepetitionConfig(PluginConfig):
 
 
 class Repetition(Filter):
-    """Shares its measures with the other filters. The n-grams cost 0.005 CPU seconds for a MB compiled, 0.07 without numba."""
+    """Shares its measures with the other filters. N-grams cost 0.005 CPU seconds for a MB compiled, 0.07 without."""
 
+    has_kernels = True
     Config: ClassVar[type[PluginConfig]] = RepetitionConfig
     config: RepetitionConfig
 

@@ -28,11 +28,20 @@ DOT, PLUS, STAR, AT, SLASH, COLON, COMMA, CURLY_QUOTE, QUOTE_MARK, DASH = 46, 43
 
 def packed(word: str) -> int:
     """Up to seven characters as one number."""
-    return sum(ord(char) << (8 * place) for place, char in enumerate(word))
+    return int.from_bytes(word.encode(), "big")
 
 
-STOP_INITIALS = sum({1 << (ord(word[0]) & 31) for word in STOPS})
-STOP_CODES = np.array([packed(word) for word in STOPS], np.int64)
+STOP_FACTOR = 0x9E3779B97F4A7C15
+
+
+def stop_slot(code: int) -> int:
+    return (code * STOP_FACTOR & (1 << 64) - 1) >> 59
+
+
+STOP_CODES, STOP_BITS = np.zeros(32, np.uint64), np.zeros(32, np.int64)
+"""Codes of the stop words, each in a slot of its own, and a bit for each."""
+for _place, _word in enumerate(STOPS):
+    STOP_CODES[stop_slot(packed(_word))], STOP_BITS[stop_slot(packed(_word))] = packed(_word), 1 << _place
 ABBREVIATION_CODES = np.array(sorted(packed(word) for word in ABBREVIATIONS), np.int64)
 CANNOT, LL, RE, VE, WWW = packed("cannot"), packed("ll"), packed("re"), packed("ve"), packed("www.")
 
@@ -42,7 +51,7 @@ def compiled(function: F) -> F:
 
 
 @compiled
-def decode(data: Any, i: int) -> tuple[int, int]:
+def decode(data: Any, i: int) -> tuple[Any, int]:
     """The code point that begins at a byte, and where the next one does."""
     byte = np.int64(data[i])
     if byte < 0x80:
@@ -56,18 +65,18 @@ def decode(data: Any, i: int) -> tuple[int, int]:
 
 
 @compiled
-def _code(points: Any, lo: int, hi: int, lower: bool) -> int:
+def _code(points: Any, lo: int, hi: int, lower: bool) -> Any:
     """`packed` of ASCII characters, in lower case where wanted; -1 where there are too many or others."""
     if hi - lo > 7:
         return -1
-    code = 0
+    code: Any = 0
     for k in range(hi - lo):
         point = np.int64(points[lo + k])
         if point >= 128:
             return -1
         if lower and 65 <= point <= 90:
             point += 32
-        code |= point << (8 * k)
+        code = (code << 8) | point
     return code
 
 
@@ -79,7 +88,7 @@ def is_abbreviation(points: Any, lo: int, hi: int) -> bool:
     if code < 0:
         return False
     place = np.searchsorted(ABBREVIATION_CODES, code)
-    return place < len(ABBREVIATION_CODES) and ABBREVIATION_CODES[place] == code
+    return bool(place < len(ABBREVIATION_CODES) and ABBREVIATION_CODES[place] == code)
 
 
 @compiled
@@ -88,7 +97,7 @@ def _contraction(points: Any, flags: Any, lo: int, hi: int) -> int:
         return lo + 3
     place = -1
     for k in range(hi - 1, max(hi - 4, lo - 1), -1):
-        if points[k] == QUOTE_MARK or points[k] == CURLY_QUOTE:
+        if points[k] in (QUOTE_MARK, CURLY_QUOTE):
             place = k
             break
     if place < lo + 1 or place == hi - 1:
@@ -99,7 +108,7 @@ def _contraction(points: Any, flags: Any, lo: int, hi: int) -> int:
     tail = _code(points, place + 1, hi, True)
     if tail == 116:  # t
         return place - 1 if place > lo + 1 and (points[place - 1] | 32) == 110 else 0
-    if tail == 115 or tail == 109 or tail == 100 or tail == RE or tail == VE or tail == LL:
+    if tail in (115, 109, 100, RE, VE, LL):
         return place
     return 0
 
@@ -121,7 +130,7 @@ def _back(points: Any, flags: Any, lo: int, hi: int) -> int:
     if hi - lo < 2:
         return 0
     last, before = points[hi - 1], points[hi - 2]
-    if hi - lo > 2 and (before == QUOTE_MARK or before == CURLY_QUOTE) and (last == 115 or last == 83):
+    if hi - lo > 2 and before in (QUOTE_MARK, CURLY_QUOTE) and last in (115, 83):
         return 2
     if flags[hi - 1] & BACK:
         return 1
@@ -164,12 +173,11 @@ def _joint(points: Any, flags: Any, k: int, hi: int) -> int:
         return 1 if before & (LOWER | QUOTE) and after & (UPPER | QUOTE) else 0
     if flags[k] & ICON:
         return 1
-    if (point == PLUS or point == DASH or point == STAR or point == 94) and before & DIGIT:
-        if after & DIGIT or points[k + 1] == DASH:
-            return 1
+    if point in (PLUS, DASH, STAR, 94) and before & DIGIT and (after & DIGIT or points[k + 1] == DASH):
+        return 1
     if point == COMMA:
         return 1 if before & LETTER and after & LETTER else 0
-    if point == COLON or point == SLASH or (60 <= point <= 62):
+    if point in (COLON, SLASH, 60, 61, 62):
         return 1 if before & (LETTER | DIGIT) and after & LETTER else 0
     if flags[k] & HYPHEN and before & (LETTER | DIGIT):
         size = _run(points, k, hi, 3)
@@ -238,12 +246,11 @@ def stop_word(points: Any, lo: int, hi: int) -> int:
     """The bit of a stop word, 0 for other words."""
     if hi - lo < 2 or hi - lo > 4:
         return 0
-    return stop_bit(_code(points, lo, hi, True))
+    code = _code(points, lo, hi, True)
+    return stop_bit(np.uint64(code)) if code >= 0 else 0
 
 
 @compiled
-def stop_bit(code: int) -> int:
-    for k in range(len(STOP_CODES)):
-        if STOP_CODES[k] == code:
-            return 1 << k
-    return 0
+def stop_bit(code: Any) -> int:
+    slot = np.int64((code * np.uint64(STOP_FACTOR)) >> np.uint64(59))
+    return STOP_BITS[slot] if STOP_CODES[slot] == code else 0

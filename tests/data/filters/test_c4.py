@@ -94,16 +94,18 @@ def test_later_filters_see_the_lines_that_stay() -> None:
 
 
 LINES = st.lists(
-    st.sampled_from(["It was a day.", "[3]", "[edit]", "{", "JavaScript", "Use  Cookies", "lorem Ipsum.", "terms of use", "\n", "\n\n",
-                     "“So?”", "...", "… end.’", " ", "\x1f", "É!", "a" * 12, "x.]", "Mr. B. went."])
+    st.sampled_from(["It was a day.", "[3]", "[edit]", "{", "JavaScript", "Use  Cookies", "lorem Ipsum.", "terms of use",
+                     "\n", "\n\n", "“So?”", "...", "… end.’", " ", "\x1f", "É!", "a" * 12, "x.]", "Mr. B. went."])
     | st.text(max_size=6), max_size=12,
 )  # fmt: skip
 
 
+RULES = st.builds(Rules, st.integers(0, 4), st.integers(1, 12), st.booleans(), st.booleans())
+
+
 @pytest.mark.slow  # numba compiles for some seconds once
 @settings(max_examples=150, deadline=None)
-@given(texts=st.lists(LINES.map("".join), max_size=4), rules=st.builds(Rules, st.integers(0, 4), st.integers(1, 12), st.booleans(),
-                                                                    st.booleans()))  # fmt: skip
+@given(st.lists(LINES.map("".join), max_size=4), RULES)
 def test_the_compiled_form_gives_the_same_pages(texts: list[str], rules: Rules) -> None:
     pytest.importorskip("numba")
     from raysl.data.filters import c4_lines_numba

@@ -1,0 +1,58 @@
+"""CIFAR-10 as the benchmarks read it: 20,000 training images without labels, 5,000 to choose settings on, 10,000 to test."""
+
+import io
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from PIL import Image
+
+from raysl import storage
+from raysl.data.pixels import PixelFormat, Pixels, to_rows, write_pixels
+from raysl.run_config import RunConfig
+from raysl.stage import Stage, read_manifest
+
+ROOT = Path(__file__).parents[1]
+SHARED = Path(os.environ.get("RAYSL_SHARED", ROOT.parent / "shared"))
+CIFAR10 = SHARED / "data" / "images" / "cifar10"
+FORM = PixelFormat(size=32, channels=3, patch_size=4)
+SPLITS = {"train": ("train", 0, 20_000), "validation": ("train", 20_000, 25_000), "test": ("test", 0, 10_000)}
+"""Split -> file, first and last row."""
+SIMCLR: dict[str, Any] = {
+    "objective": {"type": "simclr", "temperature": 0.2},
+    "model": {"type": "resnet", "depth": 18, "width": 16, "stem": "small"},
+}
+MAE: dict[str, Any] = {
+    "objective": {"type": "mae", "decoder_layers": 2, "decoder_width": 64},
+    "model": {"type": "vit", "num_layers": 6, "width": 128, "num_heads": 4, "patch_size": 4},
+}
+PRETRAIN = {"simclr": SIMCLR, "mae": MAE}
+
+
+def config(kind: str, folder: Path, **sections: Any) -> RunConfig:
+    """The run of one objective; `sections` go over what stands in PRETRAIN."""
+    pretrain = PRETRAIN[kind] | {"global_batch_size": 256, "num_workers": 1} | sections.pop("pretrain", {})
+    source = {"type": "images", "path": str(CIFAR10 / "train.parquet"), "label_column": "name"}
+    data = {
+        "name": f"cifar10-{kind}", "run_dir": str(folder), "prepare": {"source": source}, "pretrain": pretrain, **sections,
+    }  # fmt: skip
+    return RunConfig.model_validate(data)
+
+
+def prepare(folder: Path) -> None:
+    """Writes <folder>/prepare as the stage would, with the rows of SPLITS."""
+    if read_manifest(folder, "prepare") is not None:
+        return
+    classes = json.loads(pq.read_schema(CIFAR10 / "train.parquet").metadata[b"classes"])
+    for split, (name, start, stop) in SPLITS.items():
+        table = pq.read_table(CIFAR10 / f"{name}.parquet").slice(start, stop - start)
+        images: Pixels = np.stack([np.asarray(Image.open(io.BytesIO(b))) for b in table["image"].to_pylist()])
+        labels = [classes[number] for number in table["label"].to_pylist()]
+        ids = [f"{name}-{number}" for number in range(start, stop)]
+        write_pixels(
+            folder / "prepare" / "pixels" / split / "shard-00000000.arrow", ids, labels, to_rows(images, FORM), FORM
+        )
+    Stage(folder, "prepare", {}, {}).finish({}, {}, storage.hash_folder(folder / "prepare"))
