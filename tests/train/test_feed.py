@@ -45,7 +45,8 @@ def folder(store: str, ray_cluster: Path) -> Path:
 def settings(objective: Any, model: Any, **more: Any) -> dict[str, Any]:
     return {
         "objective": objective, "model": model, "global_batch_size": 8, "max_steps": STEPS, "precision": "fp32",
-        "checkpoint": {"every_steps": 5}, "log_every_steps": 1, "evaluate_every_steps": 100, "window_shards": WINDOW, **more,
+        "checkpoint": {"every_steps": 5}, "log_every_steps": 1, "evaluate_every_steps": 100, "window_shards": WINDOW,
+        "probe": None, "tensorboard": False, **more,
     }  # fmt: skip
 
 
@@ -62,10 +63,9 @@ def text_run(folder: Path, **more: Any) -> RunConfig:
 
 def image_run(folder: Path, encoded: bool, **more: Any) -> RunConfig:
     write_prepared(folder, encoded)
-    blocks = {"objective": "tests.tiny_images:Rebuild", "model": "tests.tiny_images:Linear"}
     return RunConfig.model_validate({
-        "name": "images", "run_dir": str(folder), "prepare": {"source": "tests.tiny_images:Pictures"},
-        "pretrain": settings(**blocks, num_workers=1, **more),
+        "name": "images", "run_dir": str(folder), "prepare": {"source": "digits"},
+        "pretrain": settings("simclr", {"type": "resnet", "width": 4}, num_workers=1, **more),
     })  # fmt: skip
 
 
