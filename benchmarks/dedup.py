@@ -1,4 +1,7 @@
-"""Near-duplicate removal beside its peers, scored against exact truth (needs ../shared, or RAYSL_SHARED)."""
+"""Near-duplicate removal beside its peers, scored against exact truth (needs ../shared, or RAYSL_SHARED).
+
+Peers do not fit one environment: RAYSL_PEERS names a folder of virtual environments, one for each of PEERS.
+"""
 
 import gzip
 import importlib.util
@@ -24,6 +27,8 @@ SHARED = Path(os.environ.get("RAYSL_SHARED", ROOT.parent / "shared"))
 CORPUS = ROOT / "runs" / "bench_dedup"
 CORPUS_MB = 85
 RUNS = 3
+PEER_ENVIRONMENTS = Path(os.environ.get("RAYSL_PEERS", ROOT.parent / "peers"))
+BANDS, ROWS = minhash.lsh_parameters(0.8)
 PEERS = {"datasketch": "datasketch", "rensa": "rensa", "gaoya": "gaoya", "daft": "daft", "datatrove": "datatrove"}
 """System of peers/dedup/run.py -> the module it needs."""
 
@@ -55,12 +60,23 @@ def run() -> Iterator[Figure]:
     yield Figure("numba, with start, imports and cached JIT", fast["mb_per_cpu_s"], "MB/CPU-s")
     yield Figure("numpy, with start and imports", measured("own", "own_numpy")["mb_per_cpu_s"], "MB/CPU-s")
     for system, module in PEERS.items():
-        if importlib.util.find_spec(module):
-            yield Figure(system, measured(system, None, runs=1)["mb_per_cpu_s"], "MB/CPU-s")
-        else:
-            print(f"skipped: {system} is not installed")
+        if python_of(system, module) is None:
+            print(f"skipped: {system} is neither installed here nor in {PEER_ENVIRONMENTS / system}")
+            continue
+        found = measured(system, None, runs=1)
+        yield Figure(system, found["mb_per_cpu_s"], "MB/CPU-s")
+        told = ("precision_80", "kept_neighbour_80", "leak", "peak_mb")
+        print(f"  {system}: " + ", ".join(f"{name} {found[name]:.4g}" for name in told))
     yield from quality(fast)
     yield from licences()
+
+
+def python_of(system: str, module: str) -> str | None:
+    """The interpreter that has a peer."""
+    own = PEER_ENVIRONMENTS / system / "bin" / "python"
+    if own.is_file():
+        return str(own)
+    return sys.executable if importlib.util.find_spec(module) else None
 
 
 def warm(function: Callable[..., Any]) -> float:
@@ -70,7 +86,7 @@ def warm(function: Callable[..., Any]) -> float:
     seconds = []
     for _ in range(1 + RUNS):
         started = time.process_time()
-        function(str(path), threshold=0.8, bands=30, rows=8)
+        function(str(path), threshold=0.8, bands=BANDS, rows=ROWS)
         seconds.append(time.process_time() - started)
     return num_bytes / 1e6 / min(seconds[1:])
 
@@ -87,8 +103,9 @@ def quality(result: dict[str, Any]) -> Iterator[Figure]:
 
 def measured(system: str, entry: str | None, runs: int = RUNS) -> dict[str, Any]:
     """The best of a few runs, so that a neighbour on the machine counts less."""
-    command = [sys.executable, str(SHARED / "peers/dedup/run.py"), str(CORPUS), "--system", system, "--runs", str(runs)]
-    command += ["--bands", "30", "--rows", "8", "--entry", f"benchmarks.dedup:{entry}"] if entry else []
+    python = python_of(system, PEERS[system]) if system in PEERS else sys.executable
+    command = [str(python), str(SHARED / "peers/dedup/run.py"), str(CORPUS), "--system", system, "--runs", str(runs)]
+    command += ["--bands", str(BANDS), "--rows", str(ROWS), "--entry", f"benchmarks.dedup:{entry}"] if entry else []
     output = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     records = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
     return max(records, key=lambda record: record.get("mb_per_cpu_s") or 0)

@@ -66,19 +66,19 @@ def _ascii_table() -> bytes:
 
 def _write_others(plain: NDArray[np.uint8], part: NDArray[np.uint8], leads: I64, table: U32) -> I64:
     """Writes the characters of more than one byte into `plain`; returns where those that stand alone begin and end."""
-    cuts = [np.zeros(0, np.int64)]
+    cuts: list[I64] = [np.zeros(0, np.int64)]
     for width, low, high in ((2, 0xC0, 0xE0), (3, 0xE0, 0xF0), (4, 0xF0, 0x100)):
         own = leads[(part[leads] >= low) & (part[leads] < high)]
-        points = (part[own] & (0x7F >> width)).astype(np.uint32)
+        points: U32 = (part[own] & (0x7F >> width)).astype(np.uint32)
         for place in range(1, width):
-            points = (points << 6) | (part[own + place] & 0x3F)
-        codes = np.where(points < TABLE_SIZE, table[np.minimum(points, TABLE_SIZE - 1)], points | np.uint32(ALONE))
+            points = (points << np.uint32(6)) | (part[own + place] & 0x3F).astype(np.uint32)
+        codes: U32 = np.where(points < TABLE_SIZE, table[np.minimum(points, TABLE_SIZE - 1)], points | np.uint32(ALONE))
         alone = own[codes >= ALONE]
         cuts += [alone, alone + width]
         own, codes = own[codes != 0], codes[codes != 0]
         for place in range(width - 1, 0, -1):  # a small letter has as many bytes as the capital
             plain[own + place] = (codes & 0x3F) | 0x80
-            codes = (codes & np.uint32(ALONE - 1)) >> 6
+            codes = (codes & np.uint32(ALONE - 1)) >> np.uint32(6)
         plain[own] = codes | low
     return np.concatenate(cuts)
 

@@ -74,7 +74,7 @@ class Planner:
         """Writes what stays of some units, their duplicates and their label conflicts."""
         decided = Decided(self.decided, self.corpus.prints())
         stats = [self._plan(unit, decided) for unit in range(first, stop) if not self.stats_path(unit).is_file()]
-        return {"kept": sum(one["kept"] for one in stats)}
+        return {"documents": sum(one["kept"] for one in stats)}
 
     def _plan(self, unit: int, decided: Decided) -> dict[str, Any]:
         rows = np.arange(decided.prints.firsts[unit], decided.prints.firsts[unit + 1])

@@ -7,6 +7,7 @@ are the index against which later data is de-duplicated.
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -99,8 +100,10 @@ class Prints:
     def keys(self, first_band: int = 0, last_band: int | None = None) -> NDArray[np.uint64]:
         """Keys of all documents in some bands, (documents, bands)."""
         last = self.num_bands if last_band is None else last_band
-        parts = [self.keys_of_part(part)[:, first_band:last] for part in range(self.num_parts)]
-        return np.concatenate([np.zeros((0, last - first_band), np.uint64), *parts])
+        found = np.empty((len(self), last - first_band), np.uint64)
+        for part, (first, stop) in enumerate(pairwise(self.firsts)):  # a slice would hold all bands of its part
+            found[first:stop] = self.keys_of_part(part)[:, first_band:last]
+        return found
 
     def keys_of(self, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
         return self._keys(self.column(KEYS, rows))

@@ -71,7 +71,12 @@ class Step:
 
     def __exit__(self, *error: Any) -> None:
         self.progress.__exit__(*error)
-        self.recipe.usage[self.name] = {"seconds": round(time.monotonic() - self.started, 2), **self.used}
+        before = self.recipe.usage.get(self.name, {"seconds": 0.0, "cpu_seconds": 0.0, "peak_mb": 0.0})  # a step in levels
+        self.recipe.usage[self.name] = {
+            "seconds": round(before["seconds"] + time.monotonic() - self.started, 2),
+            "cpu_seconds": round(before["cpu_seconds"] + self.used["cpu_seconds"], 2),
+            "peak_mb": max(before["peak_mb"], self.used["peak_mb"]),
+        }
 
     def run_calls(self, function: Callable[..., dict[str, Any]], calls: Sequence[tuple[Any, ...]],
                   counted: Callable[[dict[str, Any]], tuple[int, str]]) -> None:  # fmt: skip
@@ -89,9 +94,11 @@ class Step:
 
 def as_tasks(function: Callable[..., dict[str, Any]], calls: Sequence[tuple[Any, ...]]) -> Iterator[dict[str, Any]]:
     """Yields for each call, in no fixed order, what it returned (JSON under `stats`) and what it took."""
+    import pyarrow as pa
     import ray
 
     def task(row: dict[str, Any]) -> dict[str, Any]:
+        pa.default_memory_pool().release_unused()  # what the task before it left
         usage.reset_peak()
         before = time.process_time()
         stats = json.dumps(function(*pickle.loads(row["call"])))

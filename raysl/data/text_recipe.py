@@ -106,10 +106,8 @@ class TextRecipe(Recipe):
 
     def plan(self) -> None:
         planner = Planner(self.corpus, self.decided, self.plan_folder, self.config.split, self.seed)
-        done = [planner.stats_path(unit).is_file() for unit in range(len(self.units))]
-        calls = [call for call in batches(self.corpus.sizes, PLANNED_AT_ONCE) if not all(done[slice(*call)])]
-        with self.step("plan", len(self.units), len(self.units) - sum(done)) as step:
-            step.run_calls(planner, calls, lambda stats: (stats["kept"], "documents stay"))
+        calls = [(call, planner.stats_path(call[1] - 1)) for call in batches(self.corpus.sizes, PLANNED_AT_ONCE)]
+        self.run_left("plan", planner, calls, "documents stay")
         if not (self.plan_folder / STATS).is_file():
             planner.summary()
 
