@@ -66,6 +66,7 @@ def trained(name: str, folder: Path, prepared: str, at_most: float | None = None
             decoder: Decoder = IN_PROCESS) -> Iterator[Figure]:  # fmt: skip
     """Rows a second and data wait of a run, the wait for its first window apart."""
     run_folder = folder / name.replace(" ", "_")
+    run_folder.mkdir()
     feed = {"shards": shards or str(folder / prepared / "prepare"), "cache_dir": str(folder / "cache")}
     config = RunConfig.model_validate({
         "name": "feed", "run_dir": str(run_folder), "prepare": {"source": "digits"},
