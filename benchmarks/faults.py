@@ -108,8 +108,8 @@ def _reference() -> Path:
             lines = [" ".join(numbers.choices(WORDS, k=40)) for _ in range(20)]
             (FOLDER / "text" / f"{name:02d}.txt").write_text("\n".join(lines))
     path = _yaml("reference")
-    subprocess.run([*_raysl("prepare"), str(path)], cwd=ROOT, check=True, stderr=subprocess.DEVNULL)
-    subprocess.run([*_raysl("pretrain"), str(path)], cwd=ROOT, check=True, stderr=subprocess.DEVNULL)
+    subprocess.run([*_raysl("prepare"), str(path)], cwd=ROOT, check=True)
+    subprocess.run([*_raysl("pretrain"), str(path)], cwd=ROOT, check=True)
     return FOLDER / "reference"
 
 
@@ -119,7 +119,7 @@ def _yaml(name: str) -> Path:
         "run_dir": str(FOLDER / name),
         "prepare": {
             "source": {"type": "files", "path": str(FOLDER / "text"), "txt_unit": "line"},
-            "tokenizer": {"type": "wordpiece", "vocab_size": 200},
+            "tokenizer": {"type": "wordpiece", "vocab_size": 300},
         },
         "pretrain": {
             "objective": "bert",

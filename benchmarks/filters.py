@@ -90,7 +90,7 @@ def beside_datatrove(table: pa.Table) -> Iterator[Figure]:
 
 def datatrove(path: Path) -> dict[str, Any]:
     script = Path(__file__).with_name("_datatrove_filters.py")
-    command = [PYTHON, str(script), str(path), str(NUM_PEER), str(REPEATED_LINE_CHARS)]
+    command = [PYTHON, "-P", str(script), str(path), str(NUM_PEER), str(REPEATED_LINE_CHARS)]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     found: dict[str, Any] = json.loads(output.splitlines()[-1])
     return found

@@ -40,20 +40,20 @@ def run() -> Iterator[Figure]:
     train_tokenizer(iter(texts[::TOKENIZER_EVERY]), TokenizerConfig(vocab_size=16000, lowercase=False)).save(str(path))
     megabytes = write_files(texts, WORK / "all")
     print(f"{len(texts):,} documents, {megabytes:.1f} MB; two workers; the tokenizer is given to both")
-    for number in range(2):
-        used = raysl(f"run{number}", path)
-        print(f"  raysl: {used['cpu_s']:.1f} CPU-s, {used['wall_s']:.1f} s, peak {used['peak_mb']} MB")
-        yield Figure(f"raysl prepare, run {number + 1}", megabytes / used["cpu_s"], "MB/CPU-s")
-    for step, one in steps(f"run{number}").items():
-        print(f"  {step:<13} {one['seconds']:>7.1f} s {one['cpu_seconds']:>7.1f} CPU-s")
-    yield Figure("of these CPU seconds, in tasks", sum(one["cpu_seconds"] for one in steps("run1").values()), "CPU-s")
+    used = raysl("run", path)
+    print(f"  raysl: {used['cpu_s']:.1f} CPU-s, {used['wall_s']:.1f} s, peak {used['peak_mb']} MB")
+    for step, one in steps("run").items():
+        print(f"  {step:<13} {one['seconds']:>7.1f} s {one['cpu_seconds']:>7.1f} CPU-s", flush=True)
+    yield Figure("raysl prepare, whole process tree", megabytes / used["cpu_s"], "MB/CPU-s")
+    in_tasks = sum(one["cpu_seconds"] for one in steps("run").values())
+    yield Figure("raysl prepare, its tasks alone", megabytes / in_tasks, "MB/CPU-s")
     if subprocess.run([PYTHON, "-c", "import datatrove, spacy"], capture_output=True).returncode:
         print("skipped: datatrove is not installed; set DATATROVE_PYTHON to an interpreter that has it")
         return
     part = texts[::PEER_EVERY]
     megabytes = write_files(part, WORK / "part")
     script = Path(__file__).with_name("_datatrove_prepare.py")
-    used = measure([PYTHON, str(script), str(WORK / "part"), str(WORK / "datatrove"), str(path)])
+    used = measure([PYTHON, "-P", str(script), str(WORK / "part"), str(WORK / "datatrove"), str(path)])
     print(f"  datatrove: {len(part):,} documents, {megabytes:.1f} MB, {used['cpu_s']:.1f} CPU-s, {used['wall_s']:.1f} s")
     yield Figure(f"datatrove, every {PEER_EVERY}th document", megabytes / used["cpu_s"], "MB/CPU-s")
 

@@ -21,10 +21,8 @@ STAGES = ("prepare", "pretrain", "finetune", "evaluate", "release")
 
 TRAINS_AS = {"interactions": "text"}
 """Item sequences are token sequences: objectives and models of text read them unchanged."""
-
-
 YARDSTICKS = {"text": ("tfidf", "lsa", "scratch"), "images": ("pixels", "scratch")}
-"""Modality -> baselines of `evaluate` that fit it."""
+"""Modality -> baselines of `evaluate` that fit it; item sequences have no classes to compare."""
 
 
 class RunConfig(Config):
@@ -61,7 +59,7 @@ class RunConfig(Config):
         modality = self.prepare.source.modality
         wrong = [name for name in self.yardsticks if name not in YARDSTICKS.get(modality, ())]
         if wrong:
-            fit = ", ".join(YARDSTICKS.get(modality, ()))
+            fit = ", ".join(YARDSTICKS.get(modality, ())) or "none"
             raise ValueError(f"evaluate.baselines: '{wrong[0]}' is not for {modality}. Choose from {fit}")
         return self
 
@@ -80,7 +78,7 @@ class RunConfig(Config):
     def yardsticks(self) -> tuple[str, ...]:
         """Baselines of `evaluate`: those that were asked for, or all that fit the data."""
         asked = self.evaluate.baselines if self.evaluate is not None else None
-        return YARDSTICKS[self.prepare.source.modality] if asked is None else asked
+        return YARDSTICKS.get(self.prepare.source.modality, ()) if asked is None else asked
 
     @property
     def training(self) -> PretrainConfig:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from raysl.data.node_cache import Make, NodeCache
 from raysl.data.shard_facts import ShardFacts
-from raysl.errors import RayslError
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +85,7 @@ class CachedShards:
             try:
                 if self._round == turn:
                     self._cache.hold(self.names[number])
-            except RayslError as error:
+            except Exception as error:  # whatever it was, the thread goes on with the other shards
                 logger.warning("%s", error)
 
         list(self._pool.map(bring, numbers))

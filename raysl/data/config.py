@@ -120,7 +120,7 @@ class ImagesConfig(Config):
     """Standard deviation of the grey values (0 to 255) that a picture needs; 2 drops blank ones."""
     min_sharpness: float = Field(0.0, ge=0)
     """Variance of the Laplacian, at 256 pixels on the longer side, that a picture needs; 50 drops badly blurred photos."""
-    max_distance: int | None = Field(4, ge=0, le=10)
+    max_distance: int | None = Field(2, ge=0, le=10)
     """Bits of the 64-bit perceptual hash in which near-duplicates differ at most; null removes only equal pictures."""
 
     @model_validator(mode="after")

@@ -18,9 +18,12 @@ AHEAD = 2
 """Tasks asked for, over those that the free CPUs run at a time."""
 
 
-@ray.remote(num_cpus=0)
+@ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
 class Decodings:
-    """Hands every training node the same decoded shard: the first to ask starts the task, the last takes it away."""
+    """Hands every training node the same decoded shard: the first to ask starts the task, the last takes it away.
+
+    Started again after its node died, it knows no nodes, and each has its shards decoded for itself.
+    """
 
     def __init__(self, num_cpus: float) -> None:
         self._task = ray.remote(decode_file).options(num_cpus=num_cpus, max_retries=MAX_RETRIES)

@@ -26,8 +26,8 @@ from raysl.schema import ENCODED, ID, LABEL, PIXELS, REMOVED_IMAGE
 ROWS = "rows.arrow"
 HASH = "hash"
 TOO_SMALL, ASPECT, BLANK, BLURRED = "too_small", "aspect", "blank", "blurred"
-BATCH = 128
-"""Pictures that are held in memory at a time."""
+BATCH, BATCH_BYTES = 128, 64_000_000
+"""Pictures that are held in memory at a time, and their bytes as they were found."""
 HASH_SIDE, SHARPNESS_SIDE = 64, 256
 """Pixels at which a picture is decoded at least, to be hashed and to be judged for blur."""
 
@@ -116,7 +116,7 @@ class UnitWriter:
     """Writes prepared pictures batch by batch; keeps only what de-duplication compares."""
 
     def __init__(self, path: Path, settings: ImagesConfig) -> None:
-        self.settings, self.count = settings, 0
+        self.settings, self.count, self._num_bytes = settings, 0, 0
         row_bytes = settings.size * settings.size * settings.channels
         pixels, encoded = (PIXELS, pa.list_(pa.uint8(), row_bytes)), (ENCODED, pa.large_binary())
         self._schema = pa.schema([encoded if settings.store == "encoded" else pixels])
@@ -143,7 +143,8 @@ class UnitWriter:
         self._rows.append(data if self.settings.store == "encoded" else np.asarray(fitted))
         self._squares.append(image_hash.grey_square(picture.image))
         self.count += 1
-        if len(self._rows) == BATCH:
+        self._num_bytes += len(data)
+        if len(self._rows) == BATCH or self._num_bytes > BATCH_BYTES:
             self._flush()
 
     def _flush(self) -> None:
@@ -157,7 +158,7 @@ class UnitWriter:
         else:
             rows = pa.FixedSizeListArray.from_arrays(pa.array(np.stack(self._rows).ravel()), row_type.list_size)
         self._writer.write_batch(pa.record_batch([rows], schema=self._schema))
-        self._rows, self._squares = [], []
+        self._rows, self._squares, self._num_bytes = [], [], 0
 
     def prints(self) -> pa.Table:
         """Columns id, label, digest (16 bytes) and hash (null for pictures without structure)."""

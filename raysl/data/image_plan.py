@@ -17,11 +17,11 @@ from raysl.data.clean import PRINTS, STATS, read_stats
 from raysl.data.config import ImagesConfig, SplitConfig
 from raysl.data.dedup import EXACT, NEAR, PLAN, ROW, split_of, unique_ids, united_labels
 from raysl.data.hamming import Twins, find_twins
-from raysl.data.image_clean import HASH, ROWS, removed_images
+from raysl.data.image_clean import HASH, ROWS, least_side, removed_images
 from raysl.data.image_examples import ImageExamples
-from raysl.data.images import Pixels
+from raysl.data.images import Pixels, decode, fitted, to_pixels
 from raysl.data.prints import DIGEST, mapped
-from raysl.schema import ID, LABEL, PIXELS
+from raysl.schema import ID, LABEL
 
 
 @dataclass(frozen=True)
@@ -98,9 +98,15 @@ class PreparedRows:
     def pixels(self, row: int) -> Pixels:
         """(size, size, channels)"""
         unit = int(np.searchsorted(self._firsts, row, side="right")) - 1
-        values = mapped(self._units[unit] / ROWS)[PIXELS][row - int(self._firsts[unit])].values.to_numpy()
+        stored = mapped(self._units[unit] / ROWS)[0][row - int(self._firsts[unit])]
         shape = (self._settings.size, self._settings.size, self._settings.channels)
-        return np.asarray(values.reshape(shape))
+        if self._settings.store == "encoded":
+            return self._decoded(stored.as_py())
+        return np.asarray(stored.values.to_numpy().reshape(shape))
+
+    def _decoded(self, data: bytes) -> Pixels:
+        picture = decode(data, self._settings.channels, least_side(self._settings), self._settings.max_pixels)
+        return to_pixels(fitted(picture.image, self._settings.size, self._settings.resize))
 
     def beside(self, *rows: int) -> Image.Image:
         """Pictures side by side."""

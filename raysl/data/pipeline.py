@@ -54,7 +54,7 @@ def prepare(config: RunConfig, redo: bool = False) -> Manifest:
     files = storage.hash_folder(folder, lambda path: _is_output(path.relative_to(folder)))
     manifest = stage.finish(counts, metrics, files)
     storage.remove(folder / WORK)
-    say(prepare_report.table(manifest.counts, recipe.rows_name))
+    say(prepare_report.table(manifest.counts, manifest.metrics, recipe.rows_name))
     say(f"prepare: {manifest.counts['kept']:,} {recipe.rows_name} in {folder}")
     _copy(config.prepare.copy_to, folder, manifest)
     return manifest

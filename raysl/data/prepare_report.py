@@ -69,7 +69,7 @@ def write(folder: Path, config: PrepareConfig, units: Sequence[Path], plan: Path
     }  # fmt: skip
     if config.redact is not None:
         counts["redacted"] = dict(summed(one["redacted"] for one in clean).most_common())
-    metrics = _token_metrics(splits)
+    metrics = token_metrics(splits)
     examples = Examples(seed)
     for one in [*units, plan]:
         examples.merge(read_stats(one)["examples"])
@@ -111,7 +111,7 @@ def _vocab_size(path: Path) -> int:
     return int(Tokenizer.from_file(str(path)).get_vocab_size())
 
 
-def _token_metrics(splits: Mapping[str, Mapping[str, int]]) -> dict[str, float]:
+def token_metrics(splits: Mapping[str, Mapping[str, int]]) -> dict[str, float]:
     """Measured on validation text, which the vocabulary was not trained on."""
     held_out = splits[VALIDATION]
     words = held_out["tokens"] - held_out["documents"]  # each document ends with [SEP]
@@ -132,8 +132,8 @@ def _listed(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{reason} {count:,}" for reason, count in sorted(counts.items(), key=lambda item: -item[1])[:5])
 
 
-def table(counts: Mapping[str, Any], rows_name: str = "documents") -> str:
-    """The drop table as text."""
+def table(counts: Mapping[str, Any], metrics: Mapping[str, float], rows_name: str = "documents") -> str:
+    """The drop table as text, and what was measured on held-out rows."""
     total = max(counts["documents_in"], 1)
     dropped = sorted(counts["dropped"].items(), key=lambda item: -item[1])
     rows = [
@@ -147,6 +147,12 @@ def table(counts: Mapping[str, Any], rows_name: str = "documents") -> str:
         lines.append(f"  tokens: {_pairs(counts['tokens'])}; vocabulary {counts['vocab_size']:,}")
     else:
         lines.append(f"  {rows_name}: {_pairs(counts[rows_name])}")
+    if "bytes_per_token" in metrics:
+        lines.append(f"  held out: {metrics['bytes_per_token']:.2f} bytes a token, {metrics['unknown_rate']:.3%} unknown")
+    if "popularity_loss" in metrics:
+        lines.append(
+            f"  held out: {metrics['unknown_rate']:.1%} unknown items; loss by popularity {metrics['popularity_loss']:.3f}"
+        )
     if "cuts" in counts:
         lines.append(f"  {', '.join(f'{name} {time}'.replace('_', ' ') for name, time in counts['cuts'].items())}")
     if "redacted" in counts:

@@ -4,10 +4,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from raysl.data.config import PrepareConfig
 from raysl.data.decode import EncodedRows, decode_file, write_encoded
+from raysl.data.image_clean import ImageCleaner
+from raysl.data.image_plan import ImagePlanner
+from raysl.data.image_shards import PixelWriter
 from raysl.data.pixels import PixelRows
 from raysl.data.shard_facts import shard_facts
+from raysl.data.sources import Images
 from raysl.data.statistics import count
 from raysl.errors import DataError
 from tests.picture_shards import HOW, pictures, write_prepared
@@ -46,3 +52,31 @@ def test_a_shard_that_is_cut_off_is_named(tmp_path: Path) -> None:
     (tmp_path / "shard-00000.arrow").write_bytes(b"ARROW1 and no more")
     with pytest.raises(DataError, match=r"shard-00000\.arrow is no whole shard"):
         PixelRows(tmp_path)
+
+
+def prepared_by_hand(folder: Path, config: PrepareConfig) -> Path:
+    """The steps of the recipe for pictures, without Ray."""
+    assert config.images is not None
+    source, unit, plan = Images(config.source), folder / "work" / "clean-00000", folder / "work" / "plan"
+    ImageCleaner(config, config.images, 0)(source.partitions(100)[0], unit)
+    ImagePlanner(config.images, config.split, 0)([unit], plan)
+    PixelWriter(folder, config.images)(unit, plan, 0, folder / "work" / "done.json")
+    return folder
+
+
+def test_pictures_that_prepare_stores_have_the_pixels_that_it_would_have_stored(tmp_path: Path) -> None:
+    """JPEG of several hundred pixels, which are decoded at a reduced scale."""
+    (tmp_path / "photos").mkdir()
+    for number in range(12):
+        pixels = np.random.default_rng(number).integers(0, 256, (9, 12, 3), np.uint8).repeat(40, 0).repeat(40, 1)
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"{number:02d}.jpg")
+    for store in ("pixels", "encoded"):
+        settings = {"size": 16, "store": store, "max_distance": None}
+        section = {"source": {"type": "images", "path": str(tmp_path / "photos")}, "images": settings}
+        prepared_by_hand(tmp_path / store, PrepareConfig.model_validate(section))
+    shards = sorted((tmp_path / "pixels" / "pixels").rglob("shard-*.arrow"))
+    assert sum(shard_facts(path).rows for path in shards) == 12
+    for path in shards:
+        stored = tmp_path / "encoded" / "encoded" / path.relative_to(tmp_path / "pixels" / "pixels")
+        assert decode_file(str(stored)) == path.read_bytes()
+    assert not (tmp_path / "encoded" / "pixels").exists()

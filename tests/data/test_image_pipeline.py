@@ -43,7 +43,7 @@ def make_config(folder: Path, images: dict[str, Any] | None = None, **keys: Any)
         "name": "pictures", "run_dir": str(folder / "run"), "seed": 3,
         "prepare": {
             "source": {"type": "images", "path": str(pictures)}, "partition_mb": 0.02,
-            "images": {"size": 16, "patch_size": 8, "min_contrast": 2, **(images or {})},
+            "images": {"size": 16, "patch_size": 8, "min_contrast": 2, "max_distance": 4, **(images or {})},
             "split": {"validation": 0.2, "test": 0.3}, **keys,
         },
     }  # fmt: skip

@@ -31,6 +31,7 @@ from raysl.data.filters.measures import (
     WORD_CHARS,
     WORDS,
 )  # fmt: skip
+from raysl.data.filters.words import MAX_PIECE_CHARS
 from raysl.data.filters.words_numba import (
     CANNOT,
     DASH,
@@ -170,7 +171,7 @@ def measure(data: Any, bounds: I64, table: Any) -> tuple[I64, U64, Any, I64, Any
             size = i - begin
             ends_here = i == stop or data[i] <= 32
             mark = 0
-            if not ends_here and size > 1 and (i + 1 == stop or data[i + 1] <= 32):
+            if not ends_here and 1 < size < MAX_PIECE_CHARS and (i + 1 == stop or data[i + 1] <= 32):
                 byte = data[i]
                 dot = byte == DOT and table[data[i - 1]] & BEFORE_DOT and not is_abbreviation(data, begin, i + 1)
                 mark = 1 if dot or (byte < 128 and table[byte] & BACK and byte != HASH) else 0

@@ -78,9 +78,17 @@ CONTRACTIONS = ("s", "m", "re", "ve", "ll", "d")
 APOSTROPHES = "'’"
 
 
-@lru_cache(maxsize=1 << 17)
+MAX_PIECE_CHARS = 1000
+"""A longer piece is one token: a drawn line, an image in base64."""
+
+
 def cut(piece: str) -> tuple[str, ...]:
     """The tokens of a piece without blanks, in order; together they are the piece."""
+    return (piece,) if len(piece) > MAX_PIECE_CHARS else _cut(piece)
+
+
+@lru_cache(maxsize=1 << 17)
+def _cut(piece: str) -> tuple[str, ...]:
     fronts: list[str] = []
     backs: list[str] = []
     while piece:

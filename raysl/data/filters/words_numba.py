@@ -20,7 +20,7 @@ from raysl.data.filters.characters import (
     UPPER,
 )  # fmt: skip
 from raysl.data.filters.measures import STOPS
-from raysl.data.filters.words import ABBREVIATIONS
+from raysl.data.filters.words import ABBREVIATIONS, MAX_PIECE_CHARS
 
 F = TypeVar("F", bound=Callable[..., Any])
 DOT, PLUS, STAR, AT, SLASH, COLON, COMMA, CURLY_QUOTE, QUOTE_MARK, DASH = 46, 43, 42, 64, 47, 58, 44, 0x2019, 39, 45
@@ -188,6 +188,9 @@ def _joint(points: Any, flags: Any, k: int, hi: int) -> int:
 @compiled
 def cut(points: Any, flags: Any, hi: int, ends: Any, backs: Any) -> int:
     """words.cut on code points: writes the end of each token to `ends`; returns how many."""
+    if hi > MAX_PIECE_CHARS:
+        ends[0] = hi
+        return 1
     lo, count, num_backs, done = 0, 0, 0, False
     while lo < hi:
         if is_abbreviation(points, lo, hi):

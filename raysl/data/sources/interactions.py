@@ -132,8 +132,9 @@ class Interactions(StoredFiles):
 def _without_blanks(table: pa.Table) -> pa.Table:
     """Text without blanks around it; where nothing is left, null: a blank cell of .csv is a missing value."""
     for place, field in enumerate(table.schema):
-        if pa.types.is_string(field.type):
-            text = pc.utf8_trim_whitespace(table[field.name])
+        kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+        if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+            text = pc.utf8_trim_whitespace(pc.cast(table[field.name], pa.string()))
             table = table.set_column(place, field.name, pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text))
     return table
 

@@ -41,3 +41,8 @@ from raysl.data.filters.words import cut
 )
 def test_pieces_are_cut_like_spacy(piece: str, tokens: str) -> None:
     assert cut(piece) == tuple(tokens.split())
+
+
+def test_a_very_long_piece_is_one_token() -> None:
+    assert cut("!" * 1001) == ("!" * 1001,)
+    assert len(cut("!" * 1000)) == 1000

@@ -67,10 +67,28 @@ def write_parquet(path: Path) -> None:
     pq.write_table(pa.Table.from_pylist(ROWS), path, row_group_size=4)
 
 
+def write_other_types(path: Path) -> None:
+    """As other libraries write text, and with missing numbers."""
+    table = pa.Table.from_pylist(ROWS)
+    types = {
+        "who": pa.float64(),
+        "code": pa.dictionary(pa.int32(), pa.string()),
+        "at": pa.large_string(),
+        "bill": pa.string_view(),
+    }
+    schema = pa.schema([(field.name, types.get(field.name, field.type)) for field in table.schema])
+    pq.write_table(table.cast(schema), path)
+
+
 @pytest.mark.parametrize(
     ("write", "name"),
-    [(write_jsonl, "rows.jsonl"), (write_csv, "rows.csv.gz"), (write_parquet, "rows.parquet")],
-    ids=["jsonl", "csv", "parquet"],
+    [
+        (write_jsonl, "rows.jsonl"),
+        (write_csv, "rows.csv.gz"),
+        (write_parquet, "rows.parquet"),
+        (write_other_types, "o.parquet"),
+    ],
+    ids=["jsonl", "csv", "parquet", "other types"],
 )
 def test_formats_agree_and_each_row_has_one_reason(write: Any, name: str, tmp_path: Path) -> None:
     write(tmp_path / name)
