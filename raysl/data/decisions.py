@@ -25,6 +25,8 @@ DECIDED = pa.schema([(DOCUMENT_ROW, pa.int64()), (KEPT, pa.int64()), (JACCARD, p
 """Documents that go, or are in the cluster of an earlier one; rows are numbered over all units. Others stay."""
 DECISIONS, BY_KEPT, NEW_IDS = "decisions.arrow", "by_kept.arrow", "renamed.arrow"
 BANDS_AT_ONCE = 8
+BYTES_PER_DOCUMENT = 800
+"""Memory of a document in the one task that holds all of them, as measured on a million."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Corpus:
     @property
     def fits_one_task(self) -> bool:
         """Keys of some bands and their sorted order, ids and the components, for every document."""
-        return len(self) * (16 * BANDS_AT_ONCE + 72) <= self.max_bytes
+        return len(self) * BYTES_PER_DOCUMENT <= self.max_bytes
 
     def prints(self) -> Prints:
         return Prints([unit / PRINTS for unit in self.units], self.settings.num_bands, self.sizes)
@@ -60,7 +62,7 @@ class Corpus:
 def decide_in_one_task(corpus: Corpus, folder: Path) -> dict[str, Any]:
     """Writes the decisions about all documents to `folder` (whole or absent).
 
-    Memory: 200 bytes a document; then what `max_task_mb` lets be compared at once.
+    Memory: BYTES_PER_DOCUMENT; then what `max_task_mb` lets be compared at once.
     """
     prints = corpus.prints()
     forest = candidates(prints)
