@@ -85,7 +85,7 @@ def _export(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns about its own internals and about axes that share a name
         program: Any = torch.onnx.export(
-            model.eval(), example, input_names=list(axes), dynamic_shapes={name: dict(a) for name, a in axes.items()},
+            model.eval(), example, input_names=list(axes), dynamic_shapes=tuple(dict(a) for a in axes.values()),
             dynamo=True, opset_version=opset, verbose=False,
         )  # fmt: skip
     _name_outputs(program.model.graph, outputs)
