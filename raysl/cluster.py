@@ -72,19 +72,32 @@ def _join(ray: Any) -> Any:
 
 
 def _start_local(ray: Any, options: dict[str, Any]) -> Any:
-    environment = {"env_vars": {"PYTHONPATH": _python_path()}}
     quiet_options = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
-    start = partial(
-        ray.init, address="local", object_store_memory=400 * 2**20, runtime_env=environment, **quiet_options, **options
-    )
-    for _ in range(2):  # a busy machine may miss Ray's fixed 30 s for its raylet
-        try:
-            return start()
-        except Exception as error:
-            ray.shutdown()
-            if "timed out" not in str(error):
-                raise
-    return start()
+    start = partial(ray.init, address="local", object_store_memory=400 * 2**20, **quiet_options, **options)
+    with _environment(PYTHONPATH=_python_path()):
+        for _ in range(2):  # a busy machine may miss Ray's fixed 30 s for its raylet
+            try:
+                return start()
+            except Exception as error:
+                ray.shutdown()
+                if "timed out" not in str(error):
+                    raise
+        return start()
+
+
+@contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    """What processes started in the block inherit. A runtime_env would cost every worker of the node a second start."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _python_path() -> str:
