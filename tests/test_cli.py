@@ -198,7 +198,10 @@ def test_interrupt_ends_with_130(smallest_yaml: Path) -> None:
     arguments[-1] = "prepare.source={type: 'broken:Broken', wait: true}"
     environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])}
     command = [sys.executable, "-m", "raysl.cli", *arguments]
-    process = subprocess.Popen(command, cwd=smallest_yaml.parent, env=environment, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, cwd=smallest_yaml.parent, env=environment, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs start deaf to it
+    )  # fmt: skip
     log = smallest_yaml.parent / "run" / "raysl.log"
     until = time.monotonic() + 60
     while not (log.is_file() and "chatter" in log.read_text()) and time.monotonic() < until:
