@@ -6,7 +6,9 @@ a killed rank leaves nothing behind that blocks the others.
 
 import fcntl
 import os
+import random
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Container
 from pathlib import Path
@@ -43,8 +45,9 @@ class NodeCache:
                 fcntl.flock(lock, fcntl.LOCK_SH)  # waits while another process makes it
                 if path.is_file():
                     return lock
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                if not path.is_file():
+                if not _alone(lock):  # whoever makes it may hold it long: wait for the file, not for them to let go
+                    time.sleep(random.uniform(0.001, 0.02))
+                elif not path.is_file():
                     self._make(name, path)
         except BaseException:
             os.close(lock)
@@ -89,3 +92,13 @@ class NodeCache:
         path = self.folder / f"{name}{LOCK}"
         path.parent.mkdir(parents=True, exist_ok=True)
         return os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+
+
+def _alone(lock: int) -> bool:
+    """Makes our lock exclusive; where another process has one too, we have none afterwards."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        return False
+    return True

@@ -100,11 +100,12 @@ def test_ranks_of_one_node_fetch_each_shard_once_and_the_faster_one_waits_with_w
             barrier.wait(20)
         feed.rows.shards.close()
 
-    threads = [threading.Thread(target=rank, args=(number,)) for number in range(2)]
+    threads = [threading.Thread(target=rank, args=(number,), daemon=True) for number in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        thread.join(60)
+    assert not any(thread.is_alive() for thread in threads)
     local = TokenRows(folder, "documents", 64)
     whole = [local.row(int(n)).tolist() for n in feed_of(store, tmp_path).order.rows(0, len(local))]
     assert [parts[0][i // 2] if i % 2 == 0 else parts[1][i // 2] for i in range(len(whole))] == whole

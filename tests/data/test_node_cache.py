@@ -1,8 +1,10 @@
 """Files shared by the processes of a node: made once, kept while somebody needs them, gone after that."""
 
+import fcntl
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -33,6 +35,28 @@ def times_made(folder: Path) -> int:
 
 def hold(folder: Path, texts) -> None:
     texts.put(NodeCache(folder / "cache", slow_make(folder)).hold("shard").read_text())
+
+
+def test_nobody_waits_for_a_holder_to_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both find the file missing; while the second asks for its turn to make it, the first makes it and keeps it."""
+    first, second = (NodeCache(tmp_path, lambda name, path: path.write_text(name)) for _ in range(2))
+    missing, held, flock = threading.Event(), threading.Event(), fcntl.flock
+
+    def slow_flock(lock: int, operation: int) -> None:
+        if operation & fcntl.LOCK_EX and threading.current_thread().name == "second" and not missing.is_set():
+            flock(lock, fcntl.LOCK_UN)  # as the system itself does before it looks for the stronger lock
+            missing.set()
+            held.wait(20)
+        flock(lock, operation)
+
+    monkeypatch.setattr("raysl.data.node_cache.fcntl.flock", slow_flock)
+    late = threading.Thread(target=second.hold, args=("shard",), daemon=True, name="second")
+    late.start()
+    assert missing.wait(20)
+    first.hold("shard")
+    held.set()
+    late.join(10)
+    assert not late.is_alive()
 
 
 def test_one_process_makes_a_file_and_the_others_wait_for_the_whole_of_it(tmp_path: Path) -> None:
