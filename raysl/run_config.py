@@ -19,10 +19,16 @@ from raysl.train.config import FinetuneConfig, PretrainConfig, TuneConfig
 STAGES = ("prepare", "pretrain", "finetune", "evaluate", "release")
 """Stages that leave a folder behind, in the order in which the data travels."""
 
+SECTIONS = ("prepare", "pretrain", "tune", "finetune", "evaluate", "release", "serve")
+
 TRAINS_AS = {"interactions": "text"}
 """Item sequences are token sequences: objectives and models of text read them unchanged."""
 YARDSTICKS = {"text": ("tfidf", "lsa", "scratch"), "images": ("pixels", "scratch")}
 """Modality -> baselines of `evaluate` that fit it; item sequences have no classes to compare."""
+
+
+MISSING = {"interactions": ("finetune", "evaluate", "release", "serve"), "images": ("release", "serve")}
+"""Modality -> sections of stages that it does not have."""
 
 
 class RunConfig(Config):
@@ -61,6 +67,17 @@ class RunConfig(Config):
         if wrong:
             fit = ", ".join(YARDSTICKS.get(modality, ())) or "none"
             raise ValueError(f"evaluate.baselines: '{wrong[0]}' is not for {modality}. Choose from {fit}")
+        return self
+
+    @model_validator(mode="after")
+    def _stages_of_its_modality(self) -> "RunConfig":
+        modality = self.prepare.source.modality
+        for name in MISSING.get(modality, ()):
+            if getattr(self, name) is not None:
+                raise ValueError(
+                    f"`{name}` is not for {modality}, which source '{self.prepare.source.type}' yields; leave it out. "
+                    f"Sections for {modality}: {', '.join(s for s in SECTIONS if s not in MISSING[modality])}"
+                )
         return self
 
     @field_validator("name")

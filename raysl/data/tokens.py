@@ -19,6 +19,7 @@ from raysl.data.clean import PRINTS, ROWS
 from raysl.data.config import TokenizerConfig
 from raysl.data.dedup import ROW
 from raysl.data.prints import mapped, write_prints
+from raysl.data.tokenizer_file import load_tokenizer
 from raysl.schema import CLUSTER, DOCUMENT, ID, LABEL, SPLIT, SPLITS, TEXT, TOKENIZED, TOKENS, TRAIN
 
 if TYPE_CHECKING:
@@ -137,9 +138,7 @@ class TokenWriter:
     def __call__(self, unit: Path, plan: Path, number: int, done: Path) -> dict[str, Any]:
         """Every file is whole or absent; `done` is written last and holds the counts."""
         os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one core a task
-        from tokenizers import Tokenizer
-
-        tokenizer = Tokenizer.from_file(str(self.folder / "tokenizer.json"))
+        tokenizer = load_tokenizer(self.folder / "tokenizer.json")
         documents = planned_documents(unit, plan, number)
         with storage.atomic_path(self.folder / "documents" / f"part-{number:05d}.parquet") as temporary:
             pq.write_table(documents, temporary)

@@ -52,7 +52,7 @@ def build_bundle(folder: Path, parts: Ingredients, config: ReleaseConfig) -> Bun
     rows = runner.to_rows(parts.held_out[schema.TEXT].slice(0, PARITY_ROWS).to_pylist())
     encoder, description = load_encoder(parts.encoder)
     if not isinstance(encoder, TextEncoder):
-        raise StageError("Only text encoders are released so far; this run's encoder reads images.")
+        raise StageError("Only text encoders are released; this one reads images.")
     classifier, classes = load_classifier(parts.classifier) if parts.classifier else (None, [])
     taken = _take_over(folder, parts.previous)
     parity = {**taken, **_export(folder, encoder, classifier, rows, config, skip=set(taken))}

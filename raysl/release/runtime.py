@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
-from tokenizers import Tokenizer
 
+from raysl.data.tokenizer_file import load_tokenizer
 from raysl.errors import DataError
 from raysl.release.bundle import CLASSIFIER, ENCODER, TOKENIZER, Bundle
 
@@ -39,10 +39,6 @@ def padded(rows: Sequence[npt.NDArray[Any]]) -> Tokens:
     for place, row in zip(batch, rows, strict=True):
         place[: len(row)] = row
     return batch
-
-
-def load_tokenizer(path: Path) -> Tokenizer:
-    return Tokenizer.from_file(str(path))
 
 
 def run_by_length(

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from raysl.data.tokenizer_file import load_tokenizer
 from raysl.release.bundle import CLASSIFIER, ENCODER, GENERATOR, TOKENIZER, Bundle, open_bundle
-from raysl.release.runtime import SEP, load_tokenizer, open_session, padded
+from raysl.release.runtime import SEP, open_session, padded
 
 CHARS_PER_TOKEN = 24
 """Head of a long text that is tokenized first, in characters per token wanted."""

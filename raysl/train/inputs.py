@@ -12,6 +12,7 @@ from raysl.data.labelled import Documents, Labelled, Pictures
 from raysl.data.pixels import PixelFormat, to_images
 from raysl.data.rows import Row
 from raysl.data.shards import Tokens
+from raysl.data.tokenizer_file import load_tokenizer
 from raysl.models.encoder import Encoder
 from raysl.models.text import SEP
 from raysl.models.vision import VisionEncoder
@@ -25,10 +26,7 @@ EVALUATION_IMAGES = 256
 
 def tokenize(tokenizer_path: Path, texts: Sequence[str], max_tokens: int) -> list[Tokens]:
     """Token ids of each text as in the shards: cut to `max_tokens`, closed by [SEP]."""
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(tokenizer_path))
-    encodings = tokenizer.encode_batch(list(texts), add_special_tokens=False)
+    encodings = load_tokenizer(tokenizer_path).encode_batch(list(texts), add_special_tokens=False)
     return [np.array([*encoding.ids[: max_tokens - 1], SEP], np.int32) for encoding in encodings]
 
 

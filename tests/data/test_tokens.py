@@ -1,9 +1,12 @@
 """The vocabulary and the token lists."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from raysl.data.config import TokenizerConfig
+from raysl.data.tokenizer_file import load_tokenizer
 from raysl.data.tokens import SPECIAL_TOKENS, tokenize, train_tokenizer
 
 
@@ -35,6 +38,15 @@ def test_case_is_dropped_only_when_asked() -> None:
     for lowercase in (True, False):
         tokenizer = train_tokenizer(iter(corpus()), TokenizerConfig(vocab_size=400, lowercase=lowercase))
         assert (tokenizer.encode("BADA").ids == tokenizer.encode("bada").ids) is lowercase
+
+
+@pytest.mark.parametrize("kind", ["bpe", "wordpiece"])
+def test_a_special_token_in_a_text_is_text(kind: str, tmp_path: Path) -> None:
+    config = TokenizerConfig(type=kind, vocab_size=400)  # type: ignore[arg-type]
+    train_tokenizer(iter([*corpus(), "[sep] [mask] [SEP] [MASK]"]), config).save(str(tmp_path / "tokenizer.json"))
+    ids = tokenize(["bada [SEP] dele [MASK]"], load_tokenizer(tmp_path / "tokenizer.json")).to_pylist()[0]
+    assert ids[-1] == 3
+    assert min(ids[:-1]) >= len(SPECIAL_TOKENS)
 
 
 def test_each_document_ends_with_a_separator() -> None:

@@ -66,3 +66,14 @@ def test_images_go_through_the_same_protocol(tmp_path: Path) -> None:
 def test_a_yardstick_of_the_other_modality_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match=r"'tfidf' is not for images\. Choose from pixels"):
         make_image_run(tmp_path, evaluate={"baselines": ["tfidf"]})
+
+
+def test_a_stage_that_a_modality_does_not_have_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match=r"`release` is not for images, .*Sections for images: prepare, .*evaluate"):
+        make_image_run(tmp_path, release={})
+    columns = {"user_column": "u", "item_column": "i", "time_column": "t"}
+    prepare = {"source": {"type": "interactions", "path": "events.parquet", **columns}}
+    with pytest.raises(
+        ValidationError, match=r"`finetune` is not for .*interactions: prepare, pretrain, tune"
+    ):
+        RunConfig.model_validate({"name": "shop", "prepare": prepare, "finetune": {"num_classes": 3}})

@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 from pydantic import Field, field_validator, model_validator
 
 from raysl.config import Config
+from raysl.errors import DataError
 
 NUMBERS: dict[str, Callable[[Any, Any], Any]] = {
     "above": pc.greater, "at_least": pc.greater_equal, "below": pc.less, "at_most": pc.less_equal,
@@ -57,7 +58,12 @@ class ConditionConfig(Config):
 
 
 def holds(condition: ConditionConfig, column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """For each value of the column whether it passes; no nulls."""
+    """For each value of the column whether it passes; no nulls. Raises DataError for a column of lists or records."""
+    if pa.types.is_nested(column.type):
+        raise DataError(
+            f"where: the column '{condition.column}' holds {column.type}, which no condition can test. "
+            "Name a column of numbers or text."
+        )
     found = [
         test(as_numbers(column), getattr(condition, name))
         for name, test in NUMBERS.items()

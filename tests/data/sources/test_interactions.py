@@ -128,6 +128,13 @@ def test_a_column_that_is_not_there_is_named(tmp_path: Path) -> None:
         source(tmp_path, where=[{"column": "price", "above": 0, "reason": "free"}]).partitions(1.0)
 
 
+def test_a_condition_on_a_nested_column_is_refused(tmp_path: Path) -> None:
+    pq.write_table(pa.Table.from_pylist([ROWS[0] | {"tags": ["a", "b"]}]), tmp_path / "rows.parquet")
+    where = [{"column": "tags", "one_of": ["a"], "reason": "untagged"}]
+    with pytest.raises(DataError, match=r"the column 'tags' holds list<.*Name a column of numbers or text"):
+        read(tmp_path / "rows.parquet", where=where)
+
+
 def test_text_files_are_no_tables(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("hello")
     with pytest.raises(DataError, match=r"Allowed: \.jsonl, \.csv, \.parquet"):
