@@ -261,8 +261,9 @@ def _sets(hashes: U64, starts: I64, stops: I64) -> list[U64]:
     found = []
     for start, stop in zip(starts.tolist(), stops.tolist(), strict=True):
         own = np.sort(hashes[start:stop])
-        different = own[1:] != own[:-1]
-        found.append(own if different.all() else own[np.r_[True, different]])
+        different = np.ones(len(own), np.bool_)
+        np.not_equal(own[1:], own[:-1], out=different[1:])
+        found.append(own if different.all() else own[different])
     return found
 
 

@@ -143,5 +143,5 @@ def test_an_empty_table_of_new_rows_is_fine(tmp_path: Path) -> None:
 
 
 def test_settings_follow_the_config() -> None:
-    assert PrintSettings.of(DeduplicateConfig()) == PrintSettings(0.8, 5, 34, 7)
+    assert PrintSettings.of(DeduplicateConfig()) == PrintSettings(0.8, 5, 24, 5)
     assert PrintSettings.of(DeduplicateConfig(num_bands=4, rows_per_band=5)).num_bands == 4

@@ -177,8 +177,8 @@ def test_bands_for_a_threshold_find_999_of_1000_pairs_at_it(threshold: float) ->
 
 
 def test_hand_worked_bands() -> None:
-    assert minhash.lsh_parameters(0.8) == (34, 7)  # .8^7 = .2097, .7903^34 = .0003; 30 bands of 8 miss .0040
-    assert minhash.lsh_parameters(1.0) == (1, 240)
+    assert minhash.lsh_parameters(0.8) == (24, 5)  # .8^5 = .3277, .6723^24 = .0001; 20 bands of 6 miss .0023
+    assert minhash.lsh_parameters(1.0) == (1, 120)
     keys = minhash.band_keys(np.array([[1, 2, 3, 4], [1, 2, 9, 4], [3, 4, 1, 2]], np.uint32), 2, 2)
     assert keys[0, 0] == keys[1, 0]  # the same rows in the same band
     assert len(np.unique(keys)) == 5  # 3, 4 in band 0 is not 3, 4 in band 1
