@@ -18,7 +18,6 @@ Bools = NDArray[np.bool_]
 BASE = 0x9E3779B97F4A7C15
 PIECE = np.array([2 ** (8 * size) - 1 for size in range(9)], np.uint64)
 """Masks of the first bytes of a piece."""
-MOST_PIECES = 64
 BLOCK = 1 << 16
 """Shingles whose hashes stay in a core's cache while all permutations pass over them."""
 
@@ -91,19 +90,16 @@ def piece_hashes(data: NDArray[np.uint8], begin: I64, stop: I64) -> U64:
     sizes = stop - begin
     h = np.take(eights, begin).view(np.uint64) & np.take(PIECE, np.minimum(sizes, 8))
     rows = np.flatnonzero(sizes > 8)
-    begin, sizes = begin[rows] + 8, sizes[rows] - 8
-    for _ in range(MOST_PIECES):
-        if not len(rows):
-            break
-        h[rows] *= np.uint64(BASE)
-        h[rows] += np.take(eights, begin).view(np.uint64) & np.take(PIECE, np.minimum(sizes, 8))
-        longer = np.flatnonzero(sizes > 8)
-        rows, begin, sizes = rows[longer], begin[longer] + 8, sizes[longer] - 8
-    for row, first, size in zip(rows.tolist(), begin.tolist(), sizes.tolist(), strict=True):  # a word without end
-        pieces = np.zeros(-(-size // 8), np.uint64)
-        pieces.view(np.uint8)[:size] = padded[first : first + size]
-        terms = np.r_[h[row], pieces] * _powers(BASE, _power_size(len(pieces)))[len(pieces) :: -1]
-        h[row] = terms.sum()
+    if len(rows):  # the further pieces of the longer ones, all in one row
+        begin, sizes = begin[rows] + 8, sizes[rows] - 8
+        counts = (sizes + 7) >> 3
+        firsts = np.cumsum(counts) - counts
+        place = np.arange(firsts[-1] + counts[-1]) - np.repeat(firsts, counts)
+        pieces = np.take(eights, np.repeat(begin, counts) + 8 * place).view(np.uint64)
+        pieces[firsts + counts - 1] &= PIECE[sizes - 8 * counts + 8]
+        powers = _powers(BASE, _power_size(int(counts.max())))
+        pieces *= powers[np.repeat(counts, counts) - place - 1]
+        h[rows] = h[rows] * powers[counts] + np.add.reduceat(pieces, firsts)
     return mix64(h)
 
 
