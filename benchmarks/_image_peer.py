@@ -19,7 +19,8 @@ def why_not() -> str | None:
     """Why the peers cannot be run here; None where they can."""
     if not (SHARED / "peers" / "train").is_dir():
         return f"{SHARED}/peers/train is not there; set RAYSL_SHARED to the folder that holds peers/ and data/"
-    done = subprocess.run([PYTHON, "-c", "import lightly, timm"], capture_output=True)
+    found = "import sys, importlib.util as u; sys.exit(None in map(u.find_spec, sys.argv[1:]))"
+    done = subprocess.run([PYTHON, "-c", found, "lightly", "timm"], capture_output=True)
     return "set RAYSL_PEERS_PYTHON to a Python with lightly and timm" if done.returncode else None
 
 

@@ -18,7 +18,8 @@ def why_not() -> str | None:
     """What is missing for a comparison, in words."""
     if not (SHARED / "peers" / "train").is_dir():
         return f"{SHARED}/peers/train is not there; set RAYSL_SHARED to the folder that holds peers/ and data/"
-    done = subprocess.run([PYTHON, "-c", "import transformers, accelerate"], capture_output=True)
+    found = "import sys, importlib.util as u; sys.exit(None in map(u.find_spec, sys.argv[1:]))"
+    done = subprocess.run([PYTHON, "-c", found, "transformers", "accelerate"], capture_output=True)
     return "set RAYSL_PEERS_PYTHON to a Python with transformers and accelerate" if done.returncode else None
 
 

@@ -80,6 +80,13 @@ class RunConfig(Config):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _only_images_are_augmented(self) -> "RunConfig":
+        modality = self.prepare.source.modality
+        if modality != "images" and self.finetune is not None and self.finetune.augment is not None:
+            raise ValueError(f"finetune.augment is for images, not for {modality}; leave it out")
+        return self
+
     @field_validator("name")
     @classmethod
     def _plain_name(cls, name: str) -> str:

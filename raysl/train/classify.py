@@ -14,6 +14,7 @@ from torch import Tensor
 from raysl.data.rows import Row
 from raysl.models.encoder import Encoder
 from raysl.models.heads import Classifier
+from raysl.objectives.augment import NUM_UNIFORM, views
 from raysl.train.config import FinetuneConfig, OptimizerConfig
 from raysl.train.inputs import batches, to_tensor
 from raysl.train.optimizers import adamw, rate_share, set_rate
@@ -81,17 +82,21 @@ def finetune_classifier(
         total = 0.0
         for places in np.array_split(generator.permutation(len(rows)), steps_per_epoch):
             set_rate(optimizer, config.learning_rate * rate_share(step, config.epochs * steps_per_epoch, schedule))
-            total += _step(classifier, optimizer, [rows[p] for p in places], targets[places], schedule) * len(places)
+            inputs = to_tensor(encoder, [rows[p] for p in places])
+            if config.augment is not None:
+                numbers = torch.from_numpy(generator.random((len(places), NUM_UNIFORM), np.float32))
+                inputs = views(inputs, numbers, config.augment)
+            total += _step(classifier, optimizer, inputs, targets[places], schedule) * len(places)
             step += 1
         on_epoch(epoch, total / len(rows))
     return classifier.eval()
 
 
 def _step(
-    classifier: Classifier, optimizer: torch.optim.Optimizer, rows: Sequence[Row], targets: npt.NDArray[np.int64],
+    classifier: Classifier, optimizer: torch.optim.Optimizer, inputs: Tensor, targets: npt.NDArray[np.int64],
     schedule: OptimizerConfig,
 ) -> float:  # fmt: skip
-    logits, _ = classifier(to_tensor(classifier.encoder, rows))
+    logits, _ = classifier(inputs)
     loss = F.cross_entropy(logits, torch.from_numpy(targets))
     loss.backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(classifier.parameters(), schedule.max_gradient_norm)

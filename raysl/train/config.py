@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, PositiveInt, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from raysl.config import AnyModel, AnyObjective, AnySource, Config
+from raysl.objectives.image_config import AugmentConfig
 
 
 class OptimizerConfig(Config):
@@ -206,6 +207,8 @@ class FinetuneConfig(Config):
     """Inverse regularization (C) of the logistic regression the head starts from."""
     max_tokens: int = Field(256, ge=8)
     """Tokens of a document that are read; longer ones are cut."""
+    augment: AugmentConfig | None = None
+    """How labelled images change from pass to pass (crop, flip, ...); null leaves them as they are. Not for text."""
 
 
 class SpaceConfig(Config):

@@ -73,7 +73,5 @@ def test_a_stage_that_a_modality_does_not_have_is_refused(tmp_path: Path) -> Non
         make_image_run(tmp_path, release={})
     columns = {"user_column": "u", "item_column": "i", "time_column": "t"}
     prepare = {"source": {"type": "interactions", "path": "events.parquet", **columns}}
-    with pytest.raises(
-        ValidationError, match=r"`finetune` is not for .*interactions: prepare, pretrain, tune"
-    ):
+    with pytest.raises(ValidationError, match=r"`finetune` is not for .*interactions: prepare, pretrain, tune"):
         RunConfig.model_validate({"name": "shop", "prepare": prepare, "finetune": {"num_classes": 3}})

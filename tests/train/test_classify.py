@@ -3,16 +3,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from raysl.data.labelled import read_split
 from raysl.models.config import BertConfig
-from raysl.models.load import load_classifier
+from raysl.models.load import load_classifier, load_encoder
 from raysl.models.text import SEP, Bert
+from raysl.objectives.augment import views
+from raysl.objectives.image_config import AugmentConfig
+from raysl.train import classify
 from raysl.train.classify import embed, finetune_classifier, fit_probe, predict
 from raysl.train.config import FinetuneConfig
 from raysl.train.finetune import finetune
 from raysl.train.inputs import batches_by_length, rows_of
 from tests.tiny_image_run import make_image_run
+from tests.tiny_run import make_run
 from tests.token_shards import random_documents
 
 ROWS = [np.array([*document, SEP], np.int32) for document in random_documents(60)]
@@ -68,3 +73,30 @@ def test_the_stage_fine_tunes_an_encoder_of_images(tmp_path: Path) -> None:
     test = read_split(tmp_path / "prepare", "test")
     logits = predict(classifier, rows_of(test, tmp_path / "prepare", 0))
     assert logits.shape == (40, 3)
+
+
+def test_images_are_augmented_anew_in_each_pass_by_the_seed_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[torch.Tensor] = []
+
+    def watched(images: torch.Tensor, uniform: torch.Tensor, config: AugmentConfig) -> torch.Tensor:
+        seen.append(views(images, uniform, config))
+        return seen[-1]
+
+    monkeypatch.setattr(classify, "views", watched)
+    config = make_image_run(tmp_path)
+    train = read_split(tmp_path / "prepare", "train").take(np.arange(8))
+    rows, targets = rows_of(train, tmp_path / "prepare", 0), np.arange(8) % 2
+    settings = FinetuneConfig(epochs=2, batch_size=8, augment=AugmentConfig(min_crop_area=0.3))
+    weights = []
+    for seed in (0, 0, 1):
+        model, _ = load_encoder(config.folder / "pretrain")
+        weights.append(finetune_classifier(model, rows, targets, 2, settings, seed).head.weight)
+    assert len(seen) == 3 * 2
+    assert not torch.equal(seen[0].sort(0)[0], seen[1].sort(0)[0])  # the same images in each pass, cut otherwise
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_text_is_not_augmented(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match=r"finetune\.augment is for images, not for text"):
+        make_run(tmp_path, finetune={"augment": {}})
