@@ -23,7 +23,7 @@ class DeduplicateConfig(Config):
 
     max_task_mb: float = Field(1000.0, gt=0)
     """Memory of the largest task that compares documents, in MB beside what Python and Arrow take (about 200). One task
-    groups the keys of all documents while that fits (800 bytes each: 1.25 million in 1,000 MB), many tasks do beyond."""
+    groups the keys of all documents while that fits (200 bytes each: 5 million in 1,000 MB), many tasks do beyond."""
 
     @model_validator(mode="after")
     def _both_or_none(self) -> "DeduplicateConfig":

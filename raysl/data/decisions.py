@@ -24,8 +24,10 @@ KEPT, JACCARD, CLUSTER = "kept", "jaccard", "cluster"
 DECIDED = pa.schema([(DOCUMENT_ROW, pa.int64()), (KEPT, pa.int64()), (JACCARD, pa.float64()), (CLUSTER, pa.int64())])
 """Documents that go, or are in the cluster of an earlier one; rows are numbered over all units. Others stay."""
 DECISIONS, BY_KEPT, NEW_IDS = "decisions.arrow", "by_kept.arrow", "renamed.arrow"
-BANDS_AT_ONCE = 8
-BYTES_PER_DOCUMENT = 800
+BANDS_AT_ONCE = 3
+COMPARED_AT_ONCE = 32e6
+"""Bytes of documents that one task reads to compare them; larger groups are not faster."""
+BYTES_PER_DOCUMENT = 200
 """Memory of a document in the one task that holds all of them, as measured on a million."""
 
 
@@ -62,12 +64,13 @@ class Corpus:
 def decide_in_one_task(corpus: Corpus, folder: Path) -> dict[str, Any]:
     """Writes the decisions about all documents to `folder` (whole or absent).
 
-    Memory: BYTES_PER_DOCUMENT; then what `max_task_mb` lets be compared at once.
+    Memory: BYTES_PER_DOCUMENT; beside it COMPARED_AT_ONCE, or one component that is larger.
     """
     prints = corpus.prints()
     forest = candidates(prints)
+    limit = min(corpus.max_bytes, COMPARED_AT_ONCE)
     found = [decide(prints, rows, corpus.settings.threshold)
-             for rows in groups(forest, corpus.compared_bytes(forest.documents), corpus.max_bytes)]  # fmt: skip
+             for rows in groups(forest, corpus.compared_bytes(forest.documents), limit)]  # fmt: skip
     new_ids = renamed(*id_hashes(prints, 0, prints.num_parts), prints)
     return write_decisions([table for table, _ in found], new_ids, sum(capped for _, capped in found), folder)
 

@@ -70,12 +70,17 @@ def write_prints(table: pa.Table, path: Path) -> None:
             writer.write_batch(batch)
 
 
+OPEN_PARTS = 4
+"""Files that are mapped at a time: what was read of a mapped file counts as memory of the process."""
+
+
 class Prints:
-    """The prints of many documents in many files, numbered over all of them; a file is mapped when it is first needed."""
+    """The prints of many documents in many files, numbered over all of them; a file is mapped while it is needed."""
 
     def __init__(self, parts: Sequence[pa.Table | Path], num_bands: int, sizes: Sequence[int] | None = None) -> None:
         """`sizes` are the documents of each part; without them every file is opened to see."""
         self._parts = list(parts)
+        self._mapped: dict[int, pa.Table] = {}
         self.num_bands = num_bands
         self.firsts = np.cumsum([0, *(sizes if sizes is not None else (len(self._table(n)) for n in range(len(parts))))])
 
@@ -136,9 +141,16 @@ class Prints:
             yield self._table(part), rows[first:stop] - self.firsts[part]
 
     def _table(self, part: int) -> pa.Table:
-        if isinstance(self._parts[part], Path):
-            self._parts[part] = mapped(self._parts[part])
-        return self._parts[part]
+        source = self._parts[part]
+        if isinstance(source, pa.Table):
+            return source
+        found = self._mapped.pop(part, None)
+        if found is None:
+            found = mapped(source)
+        self._mapped[part] = found  # the last one used stands last
+        if len(self._mapped) > OPEN_PARTS:
+            del self._mapped[next(iter(self._mapped))]
+        return found
 
     def _keys(self, column: pa.Array) -> NDArray[np.uint64]:
         keys: NDArray[np.uint64] = column.flatten().to_numpy().reshape(-1, self.num_bands)

@@ -160,6 +160,6 @@ def test_batches_of_units_keep_below_their_limit() -> None:
 
 def test_one_task_is_left_when_its_limit_is_passed(tmp_path: Path) -> None:
     unit = (tmp_path / "unit",)
-    assert Corpus(unit, (125_000,), SETTINGS, 100).fits_one_task
-    assert not Corpus(unit, (125_001,), SETTINGS, 100).fits_one_task
+    assert Corpus(unit, (500_000,), SETTINGS, 100).fits_one_task
+    assert not Corpus(unit, (500_001,), SETTINGS, 100).fits_one_task
     assert DECIDED.names == ["document", "kept", "jaccard", "cluster"]
