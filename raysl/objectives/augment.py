@@ -19,7 +19,8 @@ CROP = 2 * ATTEMPTS + 2
 NUM_UNIFORM = CROP + 1 + 6 + 1 + 2
 """Uniform numbers that one view needs: crop, flip, jitter, grayscale, blur."""
 MIN_BLUR = 0.1
-CACHED_NUMBERS = 2**18
+TINY = 1e-12
+CACHED_NUMBERS = 2**20
 """Numbers that a CPU changes at a time, so that they stay in its cache."""
 LUMA = (0.2989, 0.587, 0.114)
 """Weights of red, green and blue in grey (ITU-R 601-2), as in torchvision."""
@@ -57,7 +58,8 @@ def _views(images: Tensor, uniform: Tensor, config: AugmentConfig) -> Tensor:
     if config.jitter_strength:
         x = change_colours(x, jitter[order], config)
     if colours and config.grayscale_share:
-        x = torch.where((grey[order] < config.grayscale_share)[..., None, None], luma(x), x)
+        rows = (grey[order, 0] < config.grayscale_share).nonzero()[:, 0]
+        x[rows] = luma(x[rows]).expand(-1, 3, -1, -1)
     if config.blur_share:
         x = blurred(x, blur[order], config)
     out = torch.empty_like(x)
@@ -87,17 +89,21 @@ def cut(x: Tensor, crop: Crop, mirrored: Tensor) -> Tensor:
     """Crops of square images, resized to the images' size by bilinear weights and mirrored where asked."""
     size = x.shape[-1]
     rows = resize_weights(crop.top, crop.height, size)
-    columns = resize_weights(crop.left, crop.width, size)
-    columns = torch.where(mirrored[:, None, None], columns.flip(1), columns)
+    columns = resize_weights(crop.left, crop.width, size, mirrored)
     return apply_weights(x, rows, columns)
 
 
-def resize_weights(start: Tensor, length: Tensor, size: int) -> Tensor:
-    """Weights (batch, size, size) with which `size` numbers mix into `size` others spread over [start, start + length)."""
+def resize_weights(start: Tensor, length: Tensor, size: int, mirrored: Tensor | None = None) -> Tensor:
+    """Weights (batch, size, size) with which `size` numbers mix into `size` others spread over [start, start + length).
+
+    Those of `mirrored` (batch,) come in the other order.
+    """
     steps = torch.arange(size, device=start.device, dtype=start.dtype)
     source = (steps + 0.5) * (length / size)[:, None] - 0.5  # (batch, out)
     source = torch.minimum(source.clamp_min(0), (length - 1)[:, None]) + start[:, None]
-    return (1 - (source[..., None] - steps).abs()).clamp_min(0)  # (batch, out, in)
+    if mirrored is not None:
+        source = torch.where(mirrored[:, None], source.flip(1), source)
+    return (source[..., None] - steps).abs_().neg_().add_(1).clamp_min_(0)  # (batch, out, in)
 
 
 def apply_weights(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
@@ -143,12 +149,10 @@ def _permutations(uniform: Tensor) -> Tensor:
 def _blend(x: Tensor, which: Tensor, factors: Tensor) -> Tensor:
     """Image i between itself and black (0), its mean grey (1) or its grey (2), by the factor of that change."""
     factor = factors.gather(1, which[:, None])[:, :, None, None]  # (batch, 1, 1, 1)
-    grey = luma(x)
-    kind = which[:, None, None, None]
-    other = torch.where(kind == 2, grey, torch.where(kind == 1, grey.mean((2, 3), keepdim=True), 0.0))
-    if x.shape[1] == 1:  # without colours there is no saturation
-        other = torch.where(kind == 2, x, other)
-    return torch.addcmul(other * (1 - factor), x, factor).clamp_(0, 1)
+    grey, kind = luma(x), which[:, None, None, None]  # without colours its grey is the image: saturation leaves it alone
+    mean = grey.mean((2, 3), keepdim=True)
+    other = (grey * ((1 - factor) * (kind == 2))).add_(mean * (1 - factor) * (kind == 1))
+    return torch.addcmul(other, x, factor).clamp_(0, 1)
 
 
 def luma(x: Tensor) -> Tensor:
@@ -164,14 +168,14 @@ def turn_hue(x: Tensor, shift: Tensor) -> Tensor:
     red, green, blue = x.unbind(1)
     value, low = x.amax(1), x.amin(1)
     chroma = value - low
-    safe = torch.where(chroma > 0, chroma, 1.0)
+    safe = chroma.clamp_min(TINY)
     sixths = torch.where(
         value == red, (green - blue) / safe, torch.where(value == green, 2 + (blue - red) / safe, 4 + (red - green) / safe)
     )
-    sixths = (sixths + 6 * shift[:, None, None])[:, None]  # (batch, 1, height, width)
-    offsets = torch.tensor([5.0, 3.0, 1.0], dtype=x.dtype, device=x.device)[:, None, None]
-    place = torch.remainder(sixths + offsets, 6)
-    return torch.addcmul(value[:, None], chroma[:, None], torch.minimum(place, 4 - place).clamp_(0, 1), value=-1)
+    sixths = sixths.add_(6 * shift[:, None, None]).remainder_(6)[:, None]  # (batch, 1, height, width), 0 to 6
+    centres = torch.tensor([0.0, 2.0, 4.0], dtype=x.dtype, device=x.device)[:, None, None]
+    away = (sixths - centres).abs_().sub_(3).abs_()  # 3 minus how far, round the circle, from red, green, blue
+    return torch.addcmul(low[:, None], chroma[:, None], away.sub_(1).clamp_(0, 1))
 
 
 def blurred(x: Tensor, uniform: Tensor, config: AugmentConfig) -> Tensor:
