@@ -30,13 +30,14 @@ LABELS, DRAWS, TRAINED_DRAWS = 20, 5, 3
 NEIGHBOURS, TEMPERATURE = 200, 0.1
 COMMON = {"probe": None, "evaluate_every_steps": 10**9, "log_every_steps": 10, "checkpoint": {"every_steps": 10}}
 SETTINGS = {
-    "simclr": {"max_steps": 540, "optimizer": {"learning_rate": 3e-3, "warmup_share": 0.1}},
+    "simclr": {"max_steps": 900, "optimizer": {"learning_rate": 3e-3, "warmup_share": 0.1}},
     "mae": {
-        "max_steps": 900,
+        "max_steps": 1200,
         "optimizer": {"learning_rate": 2e-3, "warmup_share": 0.1, "weight_decay": 0.05, "betas": (0.9, 0.95)},
     },
 }  # fmt: skip
-FINETUNE = {"num_classes": 10, "epochs": 30, "learning_rate": 5e-4, "probe_strength": 100}
+CROPS = {"min_crop_area": 0.4, "jitter_strength": 0, "grayscale_share": 0}
+FINETUNE = {"num_classes": 10, "epochs": 30, "learning_rate": 5e-4, "probe_strength": 100, "augment": CROPS}
 FROZEN_GOAL, KNN_GOAL = {"simclr": 41.0, "mae": 34.0}, {"simclr": 49.0, "mae": None}
 
 
