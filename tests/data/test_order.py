@@ -63,3 +63,10 @@ def test_every_epoch_has_another_order_of_shards_and_of_rows() -> None:
     firsts = [order.window(epoch * 120).shards for epoch in range(5)]
     assert len(set(firsts)) > 1
     assert epochs[0] != RowOrder([20] * 6, seed=2, window_shards=2).rows(0, 120).tolist()
+
+
+def test_every_epoch_mixes_the_rows_of_a_window_anew() -> None:
+    """Windows of one shard, of which the fifth epoch begins with the same one as an epoch before it."""
+    order = RowOrder([20] * 3, seed=1, window_shards=1)
+    mixed = [(order.window(start).shards, tuple(order.rows(start, 20))) for start in range(0, 5 * 60, 20)]
+    assert len(set(mixed)) == 15

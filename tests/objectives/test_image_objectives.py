@@ -13,7 +13,7 @@ from raysl.errors import ConfigError
 from raysl.models.resnet import ResNet
 from raysl.models.vision import ImageFormat
 from raysl.models.vision_config import ResNetConfig, VitConfig
-from raysl.models.vit import Vit
+from raysl.models.vit import Vit, patchify
 from raysl.objectives.base import Objective
 from raysl.objectives.image_config import MaeConfig, SimclrConfig
 from raysl.objectives.mae import Mae
@@ -77,6 +77,36 @@ def test_mae_reads_visible_patches_only_and_scores_hidden_ones_only() -> None:
     assert float(seen.max()) == 0
 
 
+def test_mae_predicts_from_visible_patches_and_its_loss_is_over_hidden_ones_alone() -> None:
+    """Check 10 through the whole loss, in double precision, by hand."""
+    objective = mae(normalize_target=False).eval().double()
+    predicted: list[torch.Tensor] = []
+    objective.decoder.register_forward_hook(lambda module, given, out: predicted.append(out))
+    batch = batch_of(objective, 4)
+    places = batch["hidden"][..., None].expand(-1, -1, 48)
+    with torch.no_grad():
+        loss = objective(batch, objective.targets(batch)).loss
+        hidden = objective.encoder.normalize_patches(batch["patches"]).gather(1, places)
+        changed = batch["patches"].scatter(1, places, 255 - batch["patches"].gather(1, places))
+        objective(batch | {"patches": changed}, objective.targets(batch))
+    assert predicted[0].shape == hidden.shape
+    assert float((loss - (predicted[0] - hidden).square().mean()).abs()) < 1e-9
+    assert torch.equal(predicted[0], predicted[1])
+
+
+@pytest.mark.parametrize("kind", ["simclr", "mae"])
+def test_what_is_embedded_is_the_image_as_it_is_by_the_encoder_alone(kind: str) -> None:
+    """Check 10: nothing mirrored, cut or coloured, and no projection head."""
+    objective = (Simclr(SimclrConfig(), resnet()) if kind == "simclr" else Mae(MaeConfig(decoder_width=32), vit())).eval()
+    rows = rows_of(6)
+    images = torch.from_numpy(random_images(6)[0].transpose(0, 3, 1, 2).copy())
+    inputs = objective.inputs(rows)
+    assert torch.equal(inputs, images if kind == "simclr" else patchify(images, 4))
+    with torch.no_grad():
+        expected = F.normalize(objective.encoder.features(images), dim=-1)
+        torch.testing.assert_close(objective.embed(inputs), expected, atol=1e-6, rtol=1e-5)
+
+
 def test_a_target_is_normalised_for_each_patch_by_itself() -> None:
     target = torch.tensor([[[1.0, 3.0], [10.0, 30.0]]])
     errors = mae().patch_errors(torch.zeros(1, 2, 2), target)
@@ -136,6 +166,13 @@ def test_two_views_of_a_row_are_drawn_apart() -> None:
     assert not torch.equal(first, second)
     again = objective._views(batch_of(objective, 8)).chunk(2)
     assert torch.equal(first, again[0])
+
+
+def test_the_same_image_twice_in_a_batch_has_views_of_its_own() -> None:
+    """Check 7: rows of a batch draw their own random numbers, for views and for hidden patches."""
+    objective, row = Simclr(SimclrConfig(), resnet()), rows_of(1)[0]
+    drawn = objective._views(objective.collate([row] * 4, uniform_of(4)))
+    assert len(torch.unique(drawn.flatten(1), dim=0)) == 8
 
 
 @pytest.mark.slow

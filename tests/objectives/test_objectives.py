@@ -1,14 +1,18 @@
 """What each pretext task hides, predicts and must not leak (the ten checks of the field, single-process part)."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from raysl.data.config import TokenizerConfig
+from raysl.data.tokens import train_tokenizer
+from raysl.data.words import word_starts
 from raysl.models.config import BertConfig, GptConfig
 from raysl.models.text import CLS, MASK, PAD, SEP, Bert, Gpt
-from raysl.objectives.base import document_numbers, pad
+from raysl.objectives.base import as_tensors, document_numbers, pad
 from raysl.objectives.bert import Bert as BertObjective
 from raysl.objectives.config import BertConfig as BertObjectiveConfig
 from raysl.objectives.config import ContrastiveTextConfig
@@ -225,6 +229,55 @@ def test_whole_words_are_hidden_together_or_not_at_all() -> None:
     pieces, hidden = np.bincount(word, ordinary), np.bincount(word, chosen)
     assert ((hidden == 0) | (hidden == pieces)).all()
     assert chosen.sum() / ordinary.sum() == pytest.approx(0.15, abs=0.01)
+
+
+def test_bert_hides_whole_words_where_the_config_says(tmp_path: Path) -> None:
+    texts = ["The parser reads unreadable files.", "Unread files are parsed by parsers."] * 20
+    tokenizer = train_tokenizer(iter(texts), TokenizerConfig(vocab_size=300))
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    model = Bert(BertConfig(width=16, num_heads=2, context_length=16), tokenizer.get_vocab_size())
+    objective = BertObjective(BertObjectiveConfig(mask_share=0.4, whole_words=True), model)
+    objective.look_up(lambda name: tmp_path / name)
+    row = np.array(tokenizer.encode("unparsed reader unreads", add_special_tokens=False).ids, np.int32)
+    assert len(row) <= 16
+    hidden = (objective.collate([row] * 200, uniform_of(200))["labels"] != IGNORED).numpy()[:, : len(row)]
+    pieces = np.split(hidden, np.flatnonzero(word_starts(tmp_path / "tokenizer.json")[row]), axis=1)[1:]
+    assert max(piece.shape[1] for piece in pieces) > 2
+    assert all((piece.all(1) | ~piece.any(1)).all() for piece in pieces)
+    assert hidden.mean() == pytest.approx(0.4, abs=0.05)
+
+
+def test_hidden_words_are_predicted_from_their_own_document_alone() -> None:
+    """Check 6 through the whole loss: a changed neighbour changes it by exactly 0.0, and no neighbour by nothing."""
+    objective = BertObjective(BertObjectiveConfig(), encoder(Bert, BertConfig))
+
+    def loss(tokens: list[int]) -> torch.Tensor:
+        array = np.array([tokens])
+        labels = np.where(array == MASK, 21, IGNORED)
+        batch = as_tensors(tokens=array, labels=labels, documents=document_numbers(array, SEP))
+        with torch.no_grad():
+            return objective(batch, objective.targets(batch)).loss
+
+    own = [20, MASK, 22, SEP]
+    packed = loss([10, 11, 12, 13, SEP, *own])
+    assert torch.equal(packed, loss([10, 40, 12, 13, SEP, *own]))
+    assert float(packed) == pytest.approx(float(loss(own)), abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["bert", "gpt", "contrastive_text"])
+def test_what_is_embedded_is_the_row_as_it_is(kind: str) -> None:
+    """Check 10: nothing hidden, swapped or cut, and the encoder's own embedding."""
+    model = encoder(Gpt, GptConfig) if kind == "gpt" else encoder(Bert, BertConfig)
+    objective = {
+        "bert": lambda: BertObjective(BertObjectiveConfig(mask_share=0.9), model),
+        "gpt": lambda: GptObjective(GptObjectiveConfig(), model),
+        "contrastive_text": lambda: ContrastiveText(ContrastiveTextConfig(span_length=8), model),
+    }[kind]()
+    rows = [np.arange(5, 5 + size, dtype=np.int32) for size in (3, 16, 30)]
+    inputs = objective.inputs(rows)
+    assert [row[row != PAD].tolist() for row in inputs] == [row.tolist() for row in rows]
+    with torch.no_grad():
+        assert torch.equal(objective.embed(inputs), model.embed(inputs))
 
 
 def test_masks_differ_between_epochs_and_are_the_same_after_a_resume() -> None:

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +8,12 @@ from pydantic import ValidationError
 
 from raysl.data.labelled import read_split
 from raysl.models.config import BertConfig
+from raysl.models.heads import Classifier
 from raysl.models.load import load_classifier, load_encoder
+from raysl.models.resnet import ResNet
 from raysl.models.text import SEP, Bert
+from raysl.models.vision import ImageFormat
+from raysl.models.vision_config import ResNetConfig
 from raysl.objectives.augment import views
 from raysl.objectives.image_config import AugmentConfig
 from raysl.train import classify
@@ -41,6 +46,23 @@ def test_batching_does_not_change_an_embedding() -> None:
     together = embed(model, ROWS)
     alone = np.concatenate([embed(model, [row]) for row in ROWS])
     np.testing.assert_allclose(together, alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("read", [embed, lambda model, rows: predict(Classifier(model, 3).train(), rows)])
+def test_measuring_is_done_in_evaluation_mode_and_changes_nothing(read: Callable[..., object]) -> None:
+    """A model with dropout and one with batch norm, both left in training mode."""
+    torch.manual_seed(0)
+    form = ImageFormat(8, 3, 4, (0.4,) * 3, (0.3,) * 3)
+    text = Bert(BertConfig(width=32, num_heads=2, num_layers=1, context_length=16, dropout=0.5), 50)
+    images = list(np.random.default_rng(0).integers(0, 256, (20, 8 * 8 * 3), np.uint8))
+    for model, rows in ((text, ROWS), (ResNet(ResNetConfig(width=4), form), images)):
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        found = []
+        for _ in range(2):
+            torch.manual_seed(1)  # for the head; dropout goes on from it
+            found.append(read(model.train(), rows[: 20 - 7 * len(found)])[:13])
+        np.testing.assert_allclose(*found, atol=1e-5)
+        assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
 @pytest.mark.parametrize("num_present", [1, 2, 5])

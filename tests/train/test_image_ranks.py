@@ -142,3 +142,12 @@ def test_measuring_leaves_the_statistics_of_batch_norm_alone(shards: Path) -> No
     for name, value in state(trainer).items():
         assert torch.equal(value, before[name]), name
     assert np.isfinite(float(before["encoder.bn1.running_mean"].sum()))
+
+
+def test_a_run_that_measures_between_steps_ends_bit_equal_to_one_that_does_not(shards: Path) -> None:
+    runs = [trainer_of(shards, "simclr", single("cpu"), settings={"evaluate_every_steps": n}) for n in (1, 99)]
+    for trainer in runs:
+        trainer.held_out = PixelRows(shards)
+        trainer.run()
+    for name, value in state(runs[0]).items():
+        assert torch.equal(value, state(runs[1])[name]), name

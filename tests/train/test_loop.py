@@ -25,6 +25,7 @@ from raysl.train import record
 from raysl.train.batches import StepBatches, uniform_for
 from raysl.train.config import PretrainConfig
 from raysl.train.loop import Trainer
+from raysl.train.optimizers import rate_share
 from raysl.train.record import RowRecord
 from raysl.train.world import MUST_END, NODE_LEAVES, STAYS, World, single
 from tests.token_shards import random_documents, write_shards
@@ -81,7 +82,7 @@ def test_loss_falls(shards: Path, kind: str) -> None:
 
 
 def gradients(trainer: Trainer) -> list[torch.Tensor]:
-    """Those of the only step of a run, before they are clipped."""
+    """Those of the only step of a run, as the optimizer gets them."""
     trainer.optimizer.step = trainer.optimizer.zero_grad = lambda *_, **__: None  # keep the gradients of the step
     trainer.run()
     return [p.grad.clone() for p in trainer.objective.parameters() if p.grad is not None]
@@ -99,6 +100,53 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch(shards: Path, kind: 
         torch.testing.assert_close(first, second, atol=1e-6, rtol=1e-4)
 
 
+@pytest.mark.parametrize("parts", [1, 5])
+def test_the_gradient_is_clipped_once_by_its_global_norm(shards: Path, parts: int) -> None:
+    config = config_of("bert", **CLIPPED, accumulation_steps=parts)
+    check_clipped(shards, [gradients(trainer_of(shards, "bert", config, single("cpu")))])
+
+
+def check_clipped(shards: Path, found: Sequence[Sequence[torch.Tensor]]) -> None:
+    """That each of `found` is the whole batch's gradient, made 0.1 long."""
+    free = gradients(trainer_of(shards, "bert", config_of("bert", **ONE_STEP), single("cpu")))
+    norm = float(torch.cat([gradient.flatten() for gradient in free]).norm())
+    assert norm > 0.2
+    for clipped in found:
+        for first, second in zip(free, clipped, strict=True):
+            torch.testing.assert_close(first * 0.1 / norm, second, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("parts", [1, 4])
+def test_each_step_takes_the_rate_of_the_global_batch_and_says_so(shards: Path, parts: int) -> None:
+    """Check 8: 12 rows where 4 are meant, so three times the rate; counted in optimizer steps, lowest at the last."""
+    optimizer = {"learning_rate": 1e-3, "scale": "linear", "reference_batch_size": 4, "min_learning_rate_share": 0.1}
+    config = config_of("gpt", accumulation_steps=parts, optimizer=optimizer)
+    logged: list[dict[str, float]] = []
+    trainer = trainer_of(shards, "gpt", config, single("cpu"), report=logged.append)
+    used: list[float] = []
+    step = trainer.optimizer.step
+
+    def note() -> None:
+        (rate,) = {group["lr"] for group in trainer.optimizer.param_groups}
+        used.append(rate)
+        step()
+
+    trainer.optimizer.step = note
+    trainer.run()
+    assert used == pytest.approx([3e-3 * rate_share(place, 6, config.optimizer) for place in range(6)])
+    assert used[-1] == pytest.approx(3e-4)
+    assert columns(logged, "learning_rate")["learning_rate"] == pytest.approx(used)
+
+
+@pytest.mark.parametrize("kind", ["gpt", "bert"])
+def test_micro_batches_log_the_loss_of_the_whole_batch(shards: Path, kind: str) -> None:
+    losses: dict[int, list[float]] = {1: [], 5: []}
+    for parts, found in losses.items():
+        config = config_of(kind, **ONE_STEP, accumulation_steps=parts)
+        trainer_of(shards, kind, config, single("cpu"), report=lambda m, found=found: found.append(m["loss"])).run()
+    assert losses[5] == pytest.approx(losses[1], abs=1e-6)
+
+
 @dataclass(frozen=True)
 class Plan:
     """One run that ranks do together; `name` is the folder of its checkpoints and of the rows that each rank wrote down."""
@@ -111,11 +159,16 @@ class Plan:
 
 FIVE_STEPS = {"max_steps": 20, "checkpoint": {"every_steps": 5}}
 FIVE_PARTS = {**ONE_STEP, "accumulation_steps": 5}
+CLIPPED = {**ONE_STEP, "optimizer": {"max_gradient_norm": 0.1}}
+GROWING = {"optimizer": {"scale": "linear", "reference_batch_size": 4, "max_gradient_norm": 0.1}}
+"""A rate that depends on the global batch, and gradients that are cut."""
 TWO_RANKS = (
     Plan("contrast", "contrastive_text"),
     Plan("bert", "bert"),
     Plan("gpt parts", "gpt", FIVE_PARTS),
     Plan("bert parts", "bert", FIVE_PARTS),
+    Plan("clipped parts", "bert", {**CLIPPED, "accumulation_steps": 5}),
+    Plan("growing parts", "bert", {**GROWING, "accumulation_steps": 5}),
     Plan("whole", "bert", FIVE_STEPS),
     Plan("2 then 2", "bert", FIVE_STEPS, stop_at=7),
     Plan("2 then 2", "bert", FIVE_STEPS),
@@ -129,16 +182,22 @@ class Stop(Exception):
     """The end of a run that is cut off."""
 
 
+def columns(logged: Sequence[dict[str, float]], *names: str) -> dict[str, list[float]]:
+    return {name: [numbers[name] for numbers in logged] for name in names}
+
+
 def carry_out(plan: Plan, shards: Path, folder: Path, world: World) -> None:
     """Runs a plan on this rank, on from its newest checkpoint, and keeps what came out as <name>.<rank>."""
     config = config_of(plan.kind, **plan.settings)
     trainer = trainer_of(shards, plan.kind, config, world, checkpoints=folder / plan.name)
-    losses: list[float] = []
-    trainer.report = lambda m: losses.append(m["loss"])
+    logged: list[dict[str, float]] = []
+    trainer.report = logged.append
+    seeds: list[int] = []
     rows = RowRecord(folder / f"{plan.name} rows", trainer.step, world.rank, world.size)
 
     def note(step: int, numbers: Sequence[int]) -> None:
         rows(step, numbers)
+        seeds.append(torch.initial_seed())
         if step == plan.stop_at:
             raise Stop
 
@@ -151,7 +210,7 @@ def carry_out(plan: Plan, shards: Path, folder: Path, world: World) -> None:
         return
     else:
         trainer.run()
-        found = {"weights": weights(trainer), "losses": losses}
+        found = {"weights": weights(trainer), "seeds": seeds, **columns(logged, "loss", "learning_rate")}
     torch.save(found, folder / f"{plan.name}.{world.rank}")
 
 
@@ -194,8 +253,31 @@ def test_several_ranks_train_as_one_process_with_the_whole_batch(
     alone_losses: list[float] = []
     alone = trainer_of(shards, kind, config_of(kind), single("cpu"), report=lambda m: alone_losses.append(m["loss"]))
     alone.run()
-    assert together["losses"] == pytest.approx(alone_losses, abs=2e-5)
+    assert together["loss"] == pytest.approx(alone_losses, abs=2e-5)
     torch.testing.assert_close(together["weights"], weights(alone), atol=2e-4, rtol=1e-3)
+
+
+@pytest.mark.slow
+def test_micro_batches_on_two_ranks_log_the_loss_and_take_the_rates_of_one_process(shards: Path, two_ranks: Path) -> None:
+    logged: list[dict[str, float]] = []
+    alone = trainer_of(shards, "bert", config_of("bert", **GROWING), single("cpu"), report=logged.append)
+    alone.run()
+    together = torch.load(two_ranks / "growing parts.0")
+    for name, expected in columns(logged, "loss", "learning_rate").items():
+        assert together[name] == pytest.approx(expected, abs=2e-5, rel=1e-5)
+    torch.testing.assert_close(together["weights"], weights(alone), atol=2e-4, rtol=1e-3)
+
+
+@pytest.mark.slow
+def test_two_ranks_draw_their_dropout_apart_at_every_step(two_ranks: Path) -> None:
+    seeds = [seed for rank in range(2) for seed in torch.load(two_ranks / f"bert.{rank}")["seeds"]]
+    assert len(seeds) == len(set(seeds)) == 12
+
+
+@pytest.mark.slow
+def test_two_ranks_clip_the_gradient_of_the_whole_batch(shards: Path, two_ranks: Path) -> None:
+    """Check 8: by the global norm, once, after the average over ranks and all micro-batches."""
+    check_clipped(shards, [torch.load(two_ranks / f"clipped parts.{rank}") for rank in range(2)])
 
 
 @pytest.mark.slow
@@ -261,6 +343,17 @@ def test_a_resumed_run_ends_bit_equal(shards: Path, kind: str, more: dict[str, o
     assert torch.equal(weights(whole), weights(again))
     assert resumed_rates == rates[4:]
     assert rates[-1] == pytest.approx(again.peak_rate * config.optimizer.min_learning_rate_share)
+
+
+def test_a_run_that_measures_between_steps_ends_bit_equal_to_one_that_does_not(shards: Path) -> None:
+    """Check 3: measuring leaves no weight, no mode and no random number behind."""
+    runs = [
+        trainer_of(shards, "bert", config_of("bert", evaluate_every_steps=n), single("cpu"), dropout=0.1) for n in (1, 99)
+    ]
+    for trainer in runs:
+        trainer.held_out = TokenRows(shards, "packed", 16)
+        trainer.run()
+    assert torch.equal(*(weights(trainer) for trainer in runs))
 
 
 def test_each_epoch_has_its_own_order_and_ranks_share_no_row(shards: Path) -> None:

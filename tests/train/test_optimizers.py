@@ -6,11 +6,20 @@ from pydantic import ValidationError
 from torch import nn
 
 from raysl.models.config import BertConfig, GptConfig
+from raysl.models.resnet import ResNet
 from raysl.models.text import Bert, Gpt
+from raysl.models.vision import ImageFormat
+from raysl.models.vision_config import ResNetConfig, VitConfig
+from raysl.models.vit import Vit
+from raysl.objectives.image_config import MaeConfig, SimclrConfig
+from raysl.objectives.mae import Mae
+from raysl.objectives.simclr import Simclr
 from raysl.train.config import OptimizerConfig
 from raysl.train.ema import WeightAverage
 from raysl.train.lars import LARS
 from raysl.train.optimizers import build, decay_groups, hidden_matrices, peak_rate, rate_share
+
+IMAGE = ImageFormat(8, 3, 4, (0.4, 0.4, 0.4), (0.3, 0.3, 0.3))
 
 
 class SmallNet(nn.Module):
@@ -35,8 +44,28 @@ def gpt() -> Gpt:
     return Gpt(GptConfig(width=16, num_heads=2), 50)
 
 
-@pytest.mark.parametrize("make", [bert, gpt, SmallNet])
-@pytest.mark.parametrize("kind", ["adamw", "lars", "muon"])
+def simclr() -> Simclr:
+    return Simclr(SimclrConfig(), ResNet(ResNetConfig(width=4), IMAGE))
+
+
+def mae() -> Mae:
+    return Mae(MaeConfig(decoder_layers=1), Vit(VitConfig(num_layers=1, width=16, num_heads=2, patch_size=4), IMAGE))
+
+
+class Tied(nn.Module):
+    """An output that is the table of tokens under a second name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(7, 4)
+        self.block, self.head = nn.Linear(4, 4), nn.Linear(4, 7, bias=False)
+        self.head.weight = self.table.weight
+
+
+KINDS = [(make, kind) for make in (bert, gpt, SmallNet, Tied, mae) for kind in ("adamw", "lars", "muon")]
+
+
+@pytest.mark.parametrize(("make", "kind"), [*KINDS, (simclr, "adamw"), (simclr, "lars")])  # filters are nothing for Muon
 def test_every_trainable_parameter_is_in_one_group_and_only_matrices_decay(make: type[nn.Module], kind: str) -> None:
     model = make()
     groups = build(model, OptimizerConfig(type=kind, weight_decay=0.1)).param_groups
@@ -46,6 +75,7 @@ def test_every_trainable_parameter_is_in_one_group_and_only_matrices_decay(make:
     decaying = {id(p) for group in groups if group["weight_decay"] for p in group["params"]}
     names = {name for name, p in model.named_parameters() if id(p) in decaying}
     assert all(p.ndim >= 2 for p in model.parameters() if id(p) in decaying)
+    assert decaying >= {id(m.weight) for m in model.modules() if isinstance(m, nn.Linear | nn.Conv2d)}
     assert not [n for n in names if "norm" in n or "positions" in n or "token." in n or "pool" in n or n.endswith("_token")]
     assert all(group["weight_decay"] in (0.0, 0.1) for group in groups)
 
@@ -56,6 +86,33 @@ def test_tied_weights_have_one_storage_and_count_once() -> None:
     torch.testing.assert_close(model.vocabulary_logits(vectors), vectors @ model.tokens.weight.T)
     decays, _ = decay_groups(model, 0.1)
     assert sum(p is model.tokens.weight for p in decays["params"]) == 1
+
+
+@pytest.mark.parametrize("make", [bert, gpt])
+def test_tied_weights_learn_from_both_of_their_ends(make: type[nn.Module]) -> None:
+    model = make()
+    vectors = torch.randn(2, 3, 16, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    model.vocabulary_logits(vectors).sum().backward()
+    gradient = model.tokens.weight.grad
+    assert gradient is not None
+    assert (gradient.abs().sum(1) > 0).all()
+    if make is gpt:
+        torch.testing.assert_close(gradient, vectors.detach().sum((0, 1)).expand(50, 16))
+
+
+def test_lars_adapts_matrices_and_neither_norms_nor_biases() -> None:
+    """Check 9: the first step of a norm or a bias is rate x gradient, that of a matrix rate x trust x |w| / |g| x g."""
+    torch.manual_seed(0)
+    model = SmallNet()
+    settings = {"learning_rate": 2.0, "trust_coefficient": 0.1, "weight_decay": 0.0}
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, 0.5)
+    build(model, OptimizerConfig(type="lars", **settings)).step()
+    for name, parameter in model.named_parameters():
+        adapted = name in ("conv.weight", "block.weight", "head.weight")
+        ratio = 0.1 * before[name].norm() / parameter.grad.norm() if adapted else 1.0
+        torch.testing.assert_close(parameter.data, before[name] - 2.0 * ratio * 0.5 * torch.ones_like(parameter), msg=name)
 
 
 def test_muon_takes_hidden_matrices_only() -> None:

@@ -1,17 +1,25 @@
 """kNN probe: numbers by hand, and that measuring changes nothing (check 3 and 10 of docs/pretrain.md)."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 from torch import Tensor, nn
 
+from raysl.models.config import BertConfig
+from raysl.models.text import PAD, Bert
 from raysl.objectives.base import Objective
+from raysl.objectives.bert import Bert as BertObjective
+from raysl.objectives.config import BertConfig as BertObjectiveConfig
 from raysl.train.config import ProbeConfig
 from raysl.train.probe import LabelledRows, choose, knn_accuracy, probe
-from raysl.train.world import single
+from raysl.train.world import World, single
+from tests.token_shards import random_documents
 
 
 class Normed(Objective):
@@ -45,6 +53,64 @@ def test_neighbours_vote_by_hand() -> None:
     assert knn_accuracy(embeddings, torch.tensor([0, 0, 1, 1]), k=1, temperature=0.1) == 1.0
     assert knn_accuracy(embeddings, torch.tensor([0, 1, 0, 1]), k=1, temperature=0.1) == 0.0
     assert knn_accuracy(embeddings, torch.tensor([0, 0, 1, 1]), k=99, temperature=0.1) == 1.0  # the nearest weighs most
+
+
+def test_as_many_neighbours_vote_as_sharply_as_the_config_says() -> None:
+    """Beside a plain count, row by row."""
+    generator = np.random.default_rng(0)
+    embeddings, targets = generator.normal(size=(60, 3)), np.arange(60) % 3
+    unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    found = []
+    for k, temperature in ((1, 0.1), (5, 0.1), (40, 0.1), (40, 10.0)):
+        right = 0
+        for row in range(60):
+            others = sorted((place for place in range(60) if place != row), key=lambda p: -unit[p] @ unit[row])[:k]
+            votes = [sum(np.exp(unit[p] @ unit[row] / temperature) for p in others if targets[p] == c) for c in range(3)]
+            right += int(np.argmax(votes)) == targets[row]
+        found.append(knn_accuracy(torch.from_numpy(embeddings), torch.from_numpy(targets), k, temperature))
+        assert found[-1] == pytest.approx(right / 60)
+    assert len(set(found)) == 4
+
+
+def test_the_probe_reads_whole_rows_as_they_are_in_evaluation_mode() -> None:
+    """Check 10: rows of unlike length, a model with dropout; the accuracy is that of the encoder's own embeddings."""
+    torch.manual_seed(0)
+    model = Bert(BertConfig(width=16, num_heads=2, num_layers=1, context_length=16, dropout=0.5), 50)
+    objective = BertObjective(BertObjectiveConfig(mask_share=0.5), model).train()
+    documents = [np.array(document, np.int32) for document in random_documents(40)]
+    found = choose(documents, [str(place % 5) for place in range(40)], max_rows=40)
+    assert found is not None
+    read: list[Tensor] = []
+    hook = model.tokens.register_forward_hook(lambda module, given, out: read.extend(given[0]))
+    values = probe(objective, found, ProbeConfig(k=5), single("cpu"))
+    hook.remove()
+    assert sorted(row[row != PAD].tolist() for row in read) == sorted(row.tolist() for row in documents)
+    model.eval()
+    with torch.no_grad():
+        embeddings = torch.cat([model.embed(torch.from_numpy(row)[None].long()) for row in found.rows])
+    assert values["knn_accuracy"] == knn_accuracy(embeddings, torch.from_numpy(found.targets), 5, 0.07) > 0.5
+
+
+def probed(world: World) -> dict[str, float]:
+    """What a probe of rows without any likeness says."""
+    torch.manual_seed(0)
+    generator = np.random.default_rng(0)
+    rows = LabelledRows(list(generator.normal(size=(91, 4)).astype(np.float32)), generator.integers(0, 3, 91))
+    return probe(Normed(), rows, ProbeConfig(k=5), world)
+
+
+def _rank(rank: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    torch.save(probed(World(rank, 2, torch.device("cpu"))), folder / f"{rank}")
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_ranks_probe_each_row_once_as_one_process_does(tmp_path: Path) -> None:
+    """Check 10: 91 rows for two ranks; a row that fills up the smaller share would count twice, and be its own neighbour."""
+    mp.start_processes(_rank, args=(tmp_path,), nprocs=2, start_method="spawn")
+    assert [torch.load(tmp_path / f"{rank}") for rank in range(2)] == [probed(single("cpu"))] * 2
 
 
 def test_the_probe_changes_nothing_and_says_what_it_was_measured_with() -> None:

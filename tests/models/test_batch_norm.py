@@ -1,0 +1,54 @@
+"""BatchNorm over ranks is that of one process with the whole batch (check 3 of docs/pretrain.md)."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor, nn
+
+from raysl.models.batch_norm import BatchNorm2d
+
+SIZES = (4, 2)
+"""Rows of each rank."""
+
+
+def passed(norm: nn.BatchNorm2d, start: int, end: int) -> dict[str, Tensor]:
+    """Two steps on rows start..end-1 of a batch, whose rows are far from alike: what comes out, gradients, statistics."""
+    generator = torch.Generator().manual_seed(0)
+    norm.double()
+    x, direction = (torch.randn(sum(SIZES), 3, 4, 4, generator=generator, dtype=torch.float64) for _ in range(2))
+    x = x + torch.arange(len(x), dtype=x.dtype)[:, None, None, None]
+    with torch.no_grad():
+        for parameter in (norm.weight, norm.bias):
+            parameter.copy_(torch.randn(3, generator=generator))
+    own = x[start:end].clone().requires_grad_()
+    norm(own + 1)
+    y = norm(own)
+    (y * direction[start:end]).sum().backward()
+    parts = {"weight": norm.weight.grad, "bias": norm.bias.grad}
+    state = {f"state {name}": value for name, value in norm.state_dict().items()}
+    return {"y": y.detach(), "x": own.grad, **parts, **state, "evaluated": norm.eval()(own).detach()}  # type: ignore[dict-item]
+
+
+def _rank(rank: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=len(SIZES))
+    start = sum(SIZES[:rank])
+    torch.save(passed(BatchNorm2d(3), start, start + SIZES[rank]), folder / f"{rank}")
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_ranks_normalise_as_one_process(tmp_path: Path) -> None:
+    mp.start_processes(_rank, args=(tmp_path,), nprocs=len(SIZES), start_method="spawn")
+    ranks = [torch.load(tmp_path / f"{rank}") for rank in range(len(SIZES))]
+    alone = passed(nn.BatchNorm2d(3), 0, sum(SIZES))
+    for name in ("y", "x", "evaluated"):
+        torch.testing.assert_close(torch.cat([rank[name] for rank in ranks]), alone[name], atol=1e-9, rtol=0)
+    for name in ("weight", "bias"):  # DDP adds these up
+        torch.testing.assert_close(sum(rank[name] for rank in ranks), alone[name], atol=1e-9, rtol=0)
+    for name in (name for name in alone if name.startswith("state")):
+        for rank in ranks:
+            torch.testing.assert_close(rank[name], alone[name], atol=1e-9, rtol=0)
