@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import settings
 
 from raysl import cluster
 
+settings.register_profile("raysl", deadline=None)  # a busy machine is no mistake
+settings.load_profile("raysl")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors: threads that wait for each other cost six times more
 
 

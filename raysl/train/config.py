@@ -182,6 +182,14 @@ class PretrainConfig(Config):
             )
         return self
 
+    @model_validator(mode="after")
+    def _muon_has_matrices(self) -> "PretrainConfig":
+        if self.optimizer.type == "muon" and self.model.type == "resnet":
+            raise ValueError(
+                "optimizer.type muon is for linear layers inside a network, a resnet has filters; use adamw or lars"
+            )
+        return self
+
     @model_serializer(mode="wrap")
     def _leave_out_what_is_off(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """One window over all shards leaves no mark, so that runs made before there were windows go on."""

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from raysl.errors import ConfigError
 from raysl.train.config import OptimizerConfig
 from raysl.train.lars import LARS
 
@@ -26,6 +27,11 @@ def build(model: nn.Module, config: OptimizerConfig) -> "Optimizers":
         return Optimizers([LARS(groups, config.learning_rate, config.momentum, config.trust_coefficient)])
     if config.type == "muon":
         hidden = hidden_matrices(model)
+        if not hidden:
+            raise ConfigError(
+                "pretrain.optimizer.type: 'muon' is for the linear layers inside a network, and this one has none. "
+                "Use adamw or lars."
+            )
         muon = torch.optim.Muon(
             hidden, lr=config.learning_rate, weight_decay=config.weight_decay, momentum=config.momentum,
             adjust_lr_fn="match_rms_adamw",  # steps of AdamW's size, so that one learning rate suits both

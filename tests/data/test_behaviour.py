@@ -179,7 +179,7 @@ def distinct(rows: list[Row]) -> set[tuple[str, str, int, str | None]]:
 
 
 @given(rows=EVENTS, num_files=st.integers(1, 3), fewest=st.integers(2, 4))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_every_event_is_kept_once_in_its_period_or_counted(rows: list[Row], num_files: int, fewest: int) -> None:
     with TemporaryDirectory() as name:
         rows = rows + TRAINED * (fewest - 1)
@@ -203,7 +203,7 @@ def test_every_event_is_kept_once_in_its_period_or_counted(rows: list[Row], num_
 
 
 @given(rows=EVENTS, later=EVENTS)
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 def test_training_knows_nothing_of_what_comes_later(rows: list[Row], later: list[Row]) -> None:
     past = [row for row in rows if int(str(row["time"])) < FIRST and not row["group"]] + TRAINED
     future = [row for row in later if int(str(row["time"])) >= FIRST]
@@ -219,7 +219,7 @@ def test_training_knows_nothing_of_what_comes_later(rows: list[Row], later: list
 
 
 @given(rows=EVENTS, random=st.randoms(use_true_random=False))
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 def test_same_bytes_whatever_the_order_of_the_rows(rows: list[Row], random: Any) -> None:
     rows = rows + TRAINED
     mixed = list(rows)

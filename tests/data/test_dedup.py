@@ -82,7 +82,7 @@ def test_ids_become_unique_and_first_ones_stay() -> None:
     assert unique_ids(["x", "x"]) == ["x", "x#2"]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(ids=st.lists(st.sampled_from(["a", "b", "a#2", "a#3", "b#2"]), max_size=12))
 def test_unique_ids_are_unique(ids: list[str]) -> None:
     assert len(set(unique_ids(ids))) == len(ids)
@@ -96,7 +96,7 @@ def test_splits_have_their_shares_and_depend_on_the_seed() -> None:
     assert split_of("d0", 0, SplitConfig(validation=0, test=0)) == "train"
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     texts=st.lists(st.lists(st.sampled_from("abcd"), min_size=1, max_size=8).map(" ".join), min_size=2, max_size=10),
     share=st.floats(0, 1),

@@ -65,7 +65,7 @@ def distances(hashes: np.ndarray) -> np.ndarray:
     return np.bitwise_count(hashes[:, None] ^ hashes[None]).astype(int)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(close_hashes, st.integers(0, 10))
 def test_every_pair_within_the_distance_is_found_and_no_other(parts: list[tuple[int, set[int]]], distance: int) -> None:
     hashes = built(parts)
@@ -74,7 +74,7 @@ def test_every_pair_within_the_distance_is_found_and_no_other(parts: list[tuple[
     assert found == {(a, b) for a, b in true.tolist()}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(close_hashes, st.integers(0, 8))
 def test_who_goes_has_a_kept_twin_before_it_and_who_stays_has_none(parts: list[tuple[int, set[int]]], distance: int) -> None:
     hashes = built(parts)

@@ -149,7 +149,7 @@ def outcome(data: bytes) -> str:
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.sampled_from(["JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP"]), st.data())
 def test_damaged_bytes_are_a_picture_or_a_reason(kind: str, data: st.DataObject) -> None:
     whole = bytearray(saved(scene(5, 24, 16), kind))

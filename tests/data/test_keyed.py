@@ -69,7 +69,7 @@ def edited(random: np.random.Generator, num: int) -> list[str]:
     return texts
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 10**6), cuts=st.lists(st.integers(0, 100), max_size=4), limit=st.sampled_from([0.004, 0.02, 0.1]))
 def test_many_tasks_decide_as_one_task_and_as_the_plain_function(
     tmp_path_factory: pytest.TempPathFactory, seed: int, cuts: list[int], limit: float
@@ -143,7 +143,7 @@ def test_groups_hold_whole_components_up_to_the_limit() -> None:
     assert list(groups(merged([]), sizes[:0], 40)) == []
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(ids=st.lists(st.sampled_from(["a", "b", "a#2", "a#3", "b#2", "a#2#2", "#2", ""]), min_size=1, max_size=14))
 def test_ids_found_by_their_hashes_are_those_of_all_ids_together(ids: list[str]) -> None:
     prints = Prints([table_of([""] * len(ids), ids).select(["id"])], 1)

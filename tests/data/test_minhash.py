@@ -62,7 +62,7 @@ def corpora(draw: st.DrawFn) -> list[str]:
 
 
 @BOTH
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(texts=corpora(), threshold=st.sampled_from([0.4, 0.5, 0.7, 0.8, 1.0]))
 def test_equals_comparing_all_pairs(compiled: bool, texts: list[str], threshold: float) -> None:
     found = minhash.deduplicate(pa.array(texts), threshold, ngram=2, compiled=compiled, **MANY_BANDS)
@@ -72,7 +72,7 @@ def test_equals_comparing_all_pairs(compiled: bool, texts: list[str], threshold:
     assert found.cluster.tolist() == cluster
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(texts=corpora())
 def test_a_removed_document_has_a_kept_twin_before_it(texts: list[str]) -> None:
     found = minhash.deduplicate(pa.array(texts), 0.6, ngram=2, num_bands=20, rows_per_band=3)
@@ -85,7 +85,7 @@ def test_a_removed_document_has_a_kept_twin_before_it(texts: list[str]) -> None:
         assert found.cluster[row] == found.cluster[twin]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(texts=st.lists(st.text(max_size=40), min_size=1, max_size=12), ngram=st.integers(1, 6))
 def test_numpy_and_numba_see_the_same_shingles(texts: list[str], ngram: int) -> None:
     column = pa.array([text.encode("utf-8", "ignore").decode() for text in texts])
@@ -108,7 +108,7 @@ def test_numpy_and_numba_see_the_same_long_words(character: str) -> None:
     )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(text=st.text(alphabet=st.characters(codec="utf-8"), max_size=60))
 def test_words_are_runs_of_word_characters_in_lower_case(text: str) -> None:
     plain = re.sub("[Ā-\U0010ffff]", " ", text)  # Latin-1, where lower() maps one character to one

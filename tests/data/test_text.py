@@ -26,7 +26,7 @@ def test_each_kind_of_dirt_goes(raw: str, clean: str) -> None:
     assert normalize(raw) == clean
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(text=st.text(alphabet=st.characters(codec="utf-8"), max_size=40))
 def test_normalizing_twice_changes_nothing(text: str) -> None:
     once = normalize(text)

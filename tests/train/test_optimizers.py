@@ -5,6 +5,7 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
+from raysl.errors import ConfigError
 from raysl.models.config import BertConfig, GptConfig
 from raysl.models.resnet import ResNet
 from raysl.models.text import Bert, Gpt
@@ -14,7 +15,7 @@ from raysl.models.vit import Vit
 from raysl.objectives.image_config import MaeConfig, SimclrConfig
 from raysl.objectives.mae import Mae
 from raysl.objectives.simclr import Simclr
-from raysl.train.config import OptimizerConfig
+from raysl.train.config import OptimizerConfig, PretrainConfig
 from raysl.train.ema import WeightAverage
 from raysl.train.lars import LARS
 from raysl.train.optimizers import build, decay_groups, hidden_matrices, peak_rate, rate_share
@@ -113,6 +114,13 @@ def test_lars_adapts_matrices_and_neither_norms_nor_biases() -> None:
         adapted = name in ("conv.weight", "block.weight", "head.weight")
         ratio = 0.1 * before[name].norm() / parameter.grad.norm() if adapted else 1.0
         torch.testing.assert_close(parameter.data, before[name] - 2.0 * ratio * 0.5 * torch.ones_like(parameter), msg=name)
+
+
+def test_muon_without_matrices_is_refused() -> None:
+    with pytest.raises(ValidationError, match="a resnet has filters; use adamw or lars"):
+        PretrainConfig.model_validate({"objective": "simclr", "model": "resnet", "optimizer": {"type": "muon"}})
+    with pytest.raises(ConfigError, match=r"'muon' is for the linear layers .* Use adamw or lars"):
+        build(nn.Sequential(nn.Conv2d(3, 4, 3)), OptimizerConfig(type="muon"))
 
 
 def test_muon_takes_hidden_matrices_only() -> None:

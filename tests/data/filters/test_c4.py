@@ -112,7 +112,7 @@ RULES = st.builds(Rules, st.integers(0, 4), st.integers(1, 12), st.booleans(), s
 
 
 @pytest.mark.slow  # numba compiles for some seconds once
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(LINES.map("".join), max_size=4), RULES)
 def test_the_compiled_form_gives_the_same_pages(texts: list[str], rules: Rules) -> None:
     pytest.importorskip("numba")

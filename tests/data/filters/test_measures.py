@@ -111,7 +111,7 @@ def repeated_by_hand(text: str, n: int) -> int:
     return total
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(texts=WORD_TEXTS)
 def test_ngrams_equal_counting_by_hand(texts: list[str]) -> None:
     top, repeated = measures(*texts).ngram_chars
@@ -120,7 +120,7 @@ def test_ngrams_equal_counting_by_hand(texts: list[str]) -> None:
 
 
 @pytest.mark.slow  # numba compiles for some seconds once
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(texts=TEXTS)
 def test_the_compiled_kernel_counts_the_same(texts: list[str]) -> None:
     pytest.importorskip("numba")
