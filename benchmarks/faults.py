@@ -3,7 +3,8 @@
 A tiny BERT trains on two workers while processes are killed with SIGKILL at seeded random steps, ten times each
 (RAYSL_FAULTS=3 for fewer, RAYSL_FAULT_KINDS=worker,driver for some). The rows that every worker wrote down and the final
 weights are compared with those of the undisturbed run. Nodes are network namespaces (root and iproute2), each with a Ray
-node of its own; the killed one comes back. Trials that are done stand in runs/faults/trials.jsonl and are not done again.
+node of its own; the killed one comes back. A killed driver leaves them running, and a second one starts there. Trials that
+are done stand in runs/faults/trials.jsonl and are not done again.
 """
 
 import json
@@ -75,18 +76,17 @@ def run() -> Iterator[Figure]:
 def _trials() -> Iterator[Trial]:
     done = _done()
     reference = _reference()
+    missing, hosts = two_hosts.missing(), list[Host]()
     with ExitStack() as open_things:
         for kind in KINDS:
-            missing = two_hosts.missing() if kind == "node" else ""
-            if missing:
+            if kind == "node" and missing:
                 print(f"node: skipped, {missing}")
                 continue
-            hosts: Sequence[Host] = ()
             for number in range(TRIALS):
                 if (kind, number) not in done:
-                    if kind == "node" and not hosts:
+                    if kind != "worker" and not hosts and not missing:
                         hosts = _started_hosts(open_things)
-                    trial = _disturbed(kind, number, reference, hosts)
+                    trial = _disturbed(kind, number, reference, () if kind == "worker" else hosts)
                     storage.append_jsonl(FOLDER / "trials.jsonl", asdict(trial))
                     done[kind, number] = trial
                 yield done[kind, number]
@@ -212,13 +212,13 @@ FAULTS: dict[str, Callable[[subprocess.Popen[bytes], int, Sequence[Host]], None]
 }
 
 
-def _started_hosts(open_things: ExitStack) -> Sequence[Host]:
+def _started_hosts(open_things: ExitStack) -> list[Host]:
     """A short path: the name of a Unix socket has 107 characters at most."""
     folder = Path(tempfile.mkdtemp(prefix="raysl_f_"))
     open_things.callback(shutil.rmtree, folder, ignore_errors=True)
     hosts = open_things.enter_context(two_hosts.two_hosts(folder))
     two_hosts.start_ray(hosts, folder)
-    return hosts
+    return list(hosts)
 
 
 def _descendants(pid: int) -> list[int]:
