@@ -11,11 +11,6 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from raysl.models.encoder import at_least_float
-
-PIXELS = (0, 2, 3)
-"""Dimensions a channel's statistics are taken over; x is (batch, channel, height, width)."""
-
 
 class BatchNorm2d(nn.BatchNorm2d):
     """torch's BatchNorm2d whose statistics are those of all ranks while training."""
@@ -36,31 +31,34 @@ class BatchNorm2d(nn.BatchNorm2d):
 
 
 class _Synchronized(torch.autograd.Function):
+    """Each pass over the rows is one of torch's own kernels, which know channels-last and bf16."""
+
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        mean, variance, count = _whole_batch(x)
-        ctx.save_for_backward(x, weight, mean, torch.rsqrt(variance + eps), count)
-        y = F.batch_norm(x, mean.to(weight), variance.to(weight), weight, bias, training=False, eps=eps)
+        mean, variance, count = _whole_batch(x, weight)
+        ctx.save_for_backward(x, weight, mean, variance, count)
+        ctx.eps = eps
+        y = F.batch_norm(x, mean, variance, weight, bias, training=False, eps=eps)
         ctx.mark_non_differentiable(mean, variance, count)
         return y, mean, variance, count
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        x, weight, mean, inverse, count = ctx.saved_tensors
-        grad = at_least_float(grads[0])
-        centred = at_least_float(x) - mean[:, None, None]
-        own = torch.stack([grad.sum(PIXELS), (grad * centred).sum(PIXELS)])  # (2, channels)
-        all_ranks = own.clone()
-        dist.all_reduce(all_ranks)
-        first, second = all_ranks / count
-        scale = (weight * inverse)[:, None, None]
-        grad_x = scale * (grad - first[:, None, None] - centred * (second * inverse**2)[:, None, None])
-        return grad_x.to(x), own[1] * inverse, own[0], None  # DDP adds up the ranks' parts for weight and bias
+        x, weight, mean, variance, count = ctx.saved_tensors
+        scaled, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
+            grads[0], x, weight, mean, variance, None, None, False, ctx.eps, [True, True, True]
+        )  # as if the statistics were constants: gradient x weight / deviation, and the two sums of our rows
+        both = torch.stack([of_weight, of_bias])
+        dist.all_reduce(both)
+        through_variance, through_mean = -weight * torch.rsqrt(variance + ctx.eps) * both / count
+        scaled += F.batch_norm(x, mean, variance, through_variance, through_mean, training=False, eps=ctx.eps)
+        return scaled, of_weight, of_bias, None  # DDP adds up the ranks' parts for weight and bias
 
 
-def _whole_batch(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean and variance of each channel over all ranks, and the numbers each is over."""
-    variance, mean = torch.var_mean(at_least_float(x), PIXELS, correction=0)
+def _whole_batch(x: Tensor, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean and variance of each channel over all ranks, in the type of `like`, and the numbers each is over."""
+    unused = torch.zeros_like(like), torch.zeros_like(like)  # their type is the one that the statistics get
+    mean, variance = torch.batch_norm_update_stats(x, *unused, momentum=0.0)
     own = torch.cat([mean, variance, mean.new_tensor([x.numel() / x.shape[1]])])
     parts = [torch.empty_like(own) for _ in range(dist.get_world_size())]
     dist.all_gather(parts, own)
