@@ -14,10 +14,9 @@ def nt_xent_sum(first: Tensor, second: Tensor, temperature: float) -> Tensor:
     `first`, `second` (B, width) are l2-normalised. Every other view of every rank's rows is a negative.
     """
     views = torch.cat([first, second])  # (2B, width)
-    all_first, start = gather_rows(first)
-    all_second, _ = gather_rows(second)
-    everything = torch.cat([all_first, all_second])  # (2N, width)
-    rows, total = len(first), len(all_first)
+    pairs, start = gather_rows(torch.stack([first, second], dim=1))  # (N, 2, width), both views in one message
+    everything = pairs.transpose(0, 1).flatten(0, 1)  # (2N, width)
+    rows, total = len(first), len(pairs)
     similarity = at_least_float(views) @ at_least_float(everything).T / temperature  # (2B, 2N)
     own = torch.arange(rows, device=views.device) + start
     itself = torch.cat([own, own + total])

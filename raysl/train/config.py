@@ -14,7 +14,7 @@ class OptimizerConfig(Config):
 
     type: Literal["adamw", "lars", "muon"] = "adamw"
     """`adamw` (Loshchilov & Hutter, 2019); `lars` (You et al., 2017) for SimCLR with large batches; `muon` (Jordan et al.,
-    2024) for hidden matrices, with AdamW for the rest."""
+    2024) for matrices and filters inside the network, with AdamW for the rest."""
     learning_rate: float = Field(1e-3, gt=0)
     """Peak rate, before `scale`."""
     scale: Literal["none", "linear", "sqrt"] = "none"
@@ -179,14 +179,6 @@ class PretrainConfig(Config):
             raise ValueError(
                 f"global_batch_size={self.global_batch_size} leaves some of {self.max_workers} workers x "
                 f"{self.accumulation_steps} accumulation_steps without a row; raise it or lower those"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _muon_has_matrices(self) -> "PretrainConfig":
-        if self.optimizer.type == "muon" and self.model.type == "resnet":
-            raise ValueError(
-                "optimizer.type muon is for linear layers inside a network, a resnet has filters; use adamw or lars"
             )
         return self
 

@@ -66,7 +66,8 @@ class Trainer:
             module = cast(nn.Module, torch.compile(module))
         if self.world.size == 1:
             return module
-        return DistributedDataParallel(module, gradient_as_bucket_view=True)
+        # buffers (BatchNorm's running statistics) are the same on all ranks: they come from the whole batch
+        return DistributedDataParallel(module, gradient_as_bucket_view=True, broadcast_buffers=False)
 
     def run(self) -> dict[str, float]:
         """Trains and leaves the weights to keep in `objective`; returns the last held-out metrics.

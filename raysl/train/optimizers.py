@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from raysl.errors import ConfigError
 from raysl.train.config import OptimizerConfig
 from raysl.train.lars import LARS
+from raysl.train.muon import Muon
 
 MARKERS = {"positions", "position", "pos_embed", "cls_token", "class_token", "mask_token"}
 """Parts of a parameter's name that make it a learned place or a learned token: such tensors never decay."""
 EDGES = {"head", "heads", "classifier", "projection", "patches", "patch_embed", "enter", "leave"}
-"""Parts of a name that make a matrix an input or an output of the network: Muon leaves those to AdamW."""
+"""Parts of a name that make a weight an input or an output of the network: Muon leaves those to AdamW."""
 
 Group = dict[str, Any]
 
@@ -29,10 +30,10 @@ def build(model: nn.Module, config: OptimizerConfig) -> "Optimizers":
         hidden = hidden_matrices(model)
         if not hidden:
             raise ConfigError(
-                "pretrain.optimizer.type: 'muon' is for the linear layers inside a network, and this one has none. "
-                "Use adamw or lars."
+                "pretrain.optimizer.type: 'muon' is for the linear layers and filters inside a network, and this one has "
+                "none. Use adamw or lars."
             )
-        muon = torch.optim.Muon(
+        muon = Muon(
             hidden, lr=config.learning_rate, weight_decay=config.weight_decay, momentum=config.momentum,
             adjust_lr_fn="match_rms_adamw",  # steps of AdamW's size, so that one learning rate suits both
         )  # fmt: skip
@@ -93,16 +94,17 @@ def _decays(name: str, parameter: nn.Parameter) -> bool:
     return parameter.ndim >= 2 and parameter[0].numel() > 1 and not MARKERS & set(name.split("."))
 
 
-def hidden_matrices(model: nn.Module) -> list[Tensor]:
-    """Weights of linear layers inside the network (Jordan et al., 2024): no embeddings, no first or last layer."""
+def hidden_matrices(model: nn.Module) -> list[nn.Parameter]:
+    """Weights of linear layers and filters inside a network (Jordan et al., 2024): no embeddings, no first or last layer."""
     return list(dict.fromkeys(_hidden(model)))
 
 
-def _hidden(model: nn.Module) -> Iterator[Tensor]:
+def _hidden(model: nn.Module) -> Iterator[nn.Parameter]:
     tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    first_filters = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)  # those read the picture
     for name, module in model.named_modules():
-        inside = isinstance(module, nn.Linear) and not EDGES & set(name.split("."))
-        if inside and module.weight.requires_grad and id(module.weight) not in tables:
+        layer = isinstance(module, nn.Linear | nn.Conv2d) and module is not first_filters
+        if layer and not EDGES & set(name.split(".")) and module.weight.requires_grad and id(module.weight) not in tables:
             yield module.weight
 
 
