@@ -23,7 +23,7 @@ from raysl.objectives.images import ImageObjective
 
 
 class Simclr(ImageObjective):
-    """The projection head is trained with the encoder and thrown away."""
+    """The projector (its head) is trained with the encoder and thrown away."""
 
     Config = SimclrConfig
     splits_batch: ClassVar[bool] = False
@@ -31,7 +31,7 @@ class Simclr(ImageObjective):
     def __init__(self, config: SimclrConfig, encoder: VisionEncoder) -> None:
         super().__init__(config, encoder)
         width = encoder.width
-        self.head = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, config.projection_width))
+        self.projector = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, config.projection_width))
 
     def collate(self, rows: Sequence[Row], uniform: Uniform) -> Batch:
         images = to_images(self.stack(rows), self.pixel_format)
@@ -44,7 +44,7 @@ class Simclr(ImageObjective):
         device = batch["images"].device.type
         with torch.autocast(device, enabled=False):
             both = self._views(batch)
-        projected = self.head(self.encoder.features(both))
+        projected = self.projector(self.encoder.features(both))
         with torch.autocast(device, enabled=False):  # bf16 would round the similarities
             first, second = F.normalize(at_least_float(projected), dim=-1).chunk(2)
             contrast = nt_xent_sum(first, second, self.config.temperature) / totals[0]

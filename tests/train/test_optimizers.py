@@ -130,12 +130,12 @@ def test_muon_takes_hidden_matrices_only() -> None:
     assert [p is small.block.weight for p in hidden_matrices(small)] == [True]
 
 
-def test_muon_takes_all_filters_but_those_that_read_the_picture() -> None:
+def test_muon_takes_the_projector_and_all_filters_but_those_that_read_the_picture() -> None:
     model = simclr()
     names = {name for name, p in model.named_parameters() if any(p is hidden for hidden in hidden_matrices(model))}
     filters = {name for name, p in model.named_parameters() if p.ndim == 4}
     assert len(filters) == 20
-    assert names == filters - {"encoder.conv1.weight"}
+    assert names == filters - {"encoder.conv1.weight"} | {"projector.0.weight", "projector.2.weight"}
 
 
 @pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
