@@ -1,6 +1,7 @@
 """Shared fixtures: one Ray cluster per module, without a dashboard."""
 
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import pytest
 import yaml
 from hypothesis import settings
 
-from raysl import cluster
+from raysl import cluster, storage
+from tests.two_hosts import Host, missing, start_ray, two_hosts
 
 settings.register_profile("raysl", deadline=None)  # a busy machine is no mistake
 settings.load_profile("raysl")
@@ -21,6 +23,25 @@ def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     cluster.connect(num_cpus=2)
     yield tmp_path_factory.mktemp("ray_module")
     cluster.disconnect()
+
+
+@pytest.fixture(scope="module")
+def shared_disk() -> Iterator[Path]:
+    """A folder that both hosts see, with a short path: the name of a Unix socket has 107 characters at most."""
+    path = Path(tempfile.mkdtemp(prefix="raysl_"))
+    yield path
+    storage.remove(path)
+
+
+@pytest.fixture(scope="module")
+def hosts(shared_disk: Path) -> Iterator[tuple[Host, Host]]:
+    """Two hosts (network namespaces) with a Ray node each; skips where they cannot be made."""
+    reason = missing()
+    if reason:
+        pytest.skip(reason)
+    with two_hosts(shared_disk) as pair:
+        start_ray(pair, shared_disk)
+        yield pair
 
 
 @pytest.fixture

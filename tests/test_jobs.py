@@ -2,16 +2,13 @@
 
 import json
 import random
-import shutil
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
-from two_hosts import Host, missing, start_ray, two_hosts
 
 from raysl.stage import read_manifest
+from tests.two_hosts import Host
 
 ROOT = Path(__file__).parents[1]
 WORDS = ["open", "read", "write", "close", "file", "socket", "server", "client", "matrix", "vector", "sum", "list", "tuple"]
@@ -29,36 +26,18 @@ print(json.dumps({
 
 
 @pytest.fixture(scope="module")
-def folder() -> Iterator[Path]:
-    """A short path: the name of a Unix socket has 107 characters at most."""
-    path = Path(tempfile.mkdtemp(prefix="raysl2_"))
-    yield path
-    shutil.rmtree(path, ignore_errors=True)
-
-
-@pytest.fixture(scope="module")
-def hosts(folder: Path) -> Iterator[tuple[Host, Host]]:
-    reason = missing()
-    if reason:
-        pytest.skip(reason)
-    with two_hosts(folder) as pair:
-        start_ray(pair, folder)
-        yield pair
-
-
-@pytest.fixture(scope="module")
-def config(folder: Path) -> Path:
+def config(shared_disk: Path) -> Path:
     """A YAML on the disk both hosts see; its partitions are small, so that there is work for two."""
     numbers = random.Random(0)
-    (folder / "text").mkdir()
+    (shared_disk / "text").mkdir()
     for name in range(40):
         lines = [" ".join(numbers.choices(WORDS, k=40)) for _ in range(20)]
-        (folder / "text" / f"{name:02d}.txt").write_text("\n".join(lines))
+        (shared_disk / "text" / f"{name:02d}.txt").write_text("\n".join(lines))
     data = {
         "name": "two-nodes",
-        "run_dir": str(folder / "run"),
+        "run_dir": str(shared_disk / "run"),
         "prepare": {
-            "source": {"type": "files", "path": str(folder / "text"), "txt_unit": "line"},
+            "source": {"type": "files", "path": str(shared_disk / "text"), "txt_unit": "line"},
             "tokenizer": {"vocab_size": 400},
             "partition_mb": 0.01,
         },
@@ -71,7 +50,7 @@ def config(folder: Path) -> Path:
             "log_every_steps": 1,
         },
     }
-    path = folder / "two.yaml"
+    path = shared_disk / "two.yaml"
     path.write_text(yaml.safe_dump(data))
     return path
 
@@ -90,12 +69,12 @@ def who_worked(head: Host) -> dict[str, list[list[str]]]:
 
 
 @pytest.mark.ray
-def test_stages_run_as_jobs_on_two_nodes(hosts: tuple[Host, Host], config: Path, folder: Path) -> None:
+def test_stages_run_as_jobs_on_two_nodes(hosts: tuple[Host, Host], config: Path, shared_disk: Path) -> None:
     head, second = hosts
     said = submit(head, head, "jobs/prepare.py", config)
     assert "succeeded" in said
     assert f"next:   ray job submit --working-dir . -- python jobs/pretrain.py {config}" in said
-    prepared = read_manifest(folder / "run", "prepare")
+    prepared = read_manifest(shared_disk / "run", "prepare")
     assert prepared is not None
     assert prepared.counts["documents_in"] == 800
     cleaned = {node for name, node in who_worked(head)["tasks"] if "Map" in name}
@@ -103,7 +82,7 @@ def test_stages_run_as_jobs_on_two_nodes(hosts: tuple[Host, Host], config: Path,
 
     said = submit(second, head, "jobs/pretrain.py", config, "pretrain.max_steps=5")
     assert "succeeded" in said
-    trained = read_manifest(folder / "run", "pretrain")
+    trained = read_manifest(shared_disk / "run", "pretrain")
     assert trained is not None
     assert trained.counts["steps"] == 5
     assert len({node for name, node in who_worked(head)["actors"] if "TrainWorker" in name}) == 2

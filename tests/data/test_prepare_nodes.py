@@ -2,9 +2,7 @@
 
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,28 +10,10 @@ import pytest
 from raysl import storage
 from raysl.stage import read_manifest
 from tests.data.corpus import make_config
-from tests.two_hosts import Host, join, kill, missing, start_ray, two_hosts
+from tests.two_hosts import Host, join, kill
 
 pytestmark = pytest.mark.ray
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def folder() -> Iterator[Path]:
-    """A short path: the name of a Unix socket has 107 characters at most."""
-    path = Path(tempfile.mkdtemp(prefix="raysl3_"))
-    yield path
-    storage.remove(path)
-
-
-@pytest.fixture(scope="module")
-def hosts(folder: Path) -> Iterator[tuple[Host, Host]]:
-    reason = missing()
-    if reason:
-        pytest.skip(reason)
-    with two_hosts(folder) as pair:
-        start_ray(pair, folder)
-        yield pair
 
 
 def prepare(head: Host, config: Path) -> subprocess.Popen[bytes]:
@@ -50,17 +30,17 @@ def finished(process: subprocess.Popen[bytes], folder: Path) -> dict[str, str]:
     return manifest.files
 
 
-def test_a_node_that_goes_costs_its_units_only(hosts: tuple[Host, Host], folder: Path) -> None:
+def test_a_node_that_goes_costs_its_units_only(hosts: tuple[Host, Host], shared_disk: Path) -> None:
     head, second = hosts
-    make_config(folder)
-    expected = finished(prepare(head, folder / "config.yaml"), folder)
+    make_config(shared_disk)
+    expected = finished(prepare(head, shared_disk / "config.yaml"), shared_disk)
     for number, (section, moment) in enumerate(
         [({}, "clean-00000"), ({"deduplicate": {"max_task_mb": 0.03}}, "keyed/part-00001")]
     ):
-        storage.remove(folder / "run")
-        make_config(folder, **section)
-        process = prepare(head, folder / "config.yaml")
-        work = folder / "run" / "prepare" / "work"
+        storage.remove(shared_disk / "run")
+        make_config(shared_disk, **section)
+        process = prepare(head, shared_disk / "config.yaml")
+        work = shared_disk / "run" / "prepare" / "work"
         while not (work / moment).exists() and process.poll() is None:
             time.sleep(0.002)
         units = {path: path.stat().st_ino for path in work.glob("clean-*")}
@@ -70,5 +50,5 @@ def test_a_node_that_goes_costs_its_units_only(hosts: tuple[Host, Host], folder:
             kept = {path: path.stat().st_ino for path in units if path.exists()}
             assert kept.items() <= units.items()  # a folder that is made again has another number
             time.sleep(0.002)
-        assert finished(process, folder) == expected
-        join(second, head, folder / f"ray-{number}")
+        assert finished(process, shared_disk) == expected
+        join(second, head, shared_disk / f"ray-{number}")
