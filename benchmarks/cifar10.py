@@ -30,7 +30,7 @@ LABELS, DRAWS, TRAINED_DRAWS = 20, 5, 3
 NEIGHBOURS, TEMPERATURE = 200, 0.1
 COMMON = {"probe": None, "evaluate_every_steps": 10**9, "log_every_steps": 10, "checkpoint": {"every_steps": 10}}
 SETTINGS = {
-    "simclr": {"max_steps": 740, "optimizer": {"learning_rate": 6e-3, "warmup_share": 0.1}},
+    "simclr": {"max_steps": 690, "optimizer": {"type": "muon", "learning_rate": 2.4e-2, "warmup_share": 0.1}},
     "mae": {
         "max_steps": 1200,
         "optimizer": {"learning_rate": 2e-3, "warmup_share": 0.1, "weight_decay": 0.05, "betas": (0.9, 0.95)},
