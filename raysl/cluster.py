@@ -65,7 +65,7 @@ def in_job() -> bool:
 
 def _join(ray: Any) -> Any:
     """A job's workers find the code in the uploaded folder; those of a script need its PYTHONPATH."""
-    environment = {"env_vars": _for_workers() if in_job() else _for_workers() | {"PYTHONPATH": _python_path()}}
+    environment = None if in_job() else {"env_vars": _for_workers() | {"PYTHONPATH": _python_path()}}
     try:
         return ray.init(address="auto", log_to_driver=False, logging_level="ERROR", runtime_env=environment)
     except ConnectionError as error:
@@ -90,7 +90,7 @@ def _start_local(ray: Any, options: dict[str, Any]) -> Any:
 
 
 def _for_workers() -> dict[str, str]:
-    """FOR_WORKERS without what the user has set; a job may not set what its submission has."""
+    """FOR_WORKERS without what the user has set. A job's workers have what `ray start` was given (docs/cluster.md)."""
     return {name: value for name, value in FOR_WORKERS.items() if name not in os.environ}
 
 
