@@ -103,7 +103,7 @@ MISTAKES = (
         3, "each rank normalises by itself", BATCH_NORM,
         "if not self.training or not dist.is_initialized() or dist.get_world_size() == 1:", "if True:", NORM,
     ),
-    Mistake(3, "gradient of the own rank's statistics only", BATCH_NORM, "dist.all_reduce(all_ranks)", "pass", NORM),
+    Mistake(3, "gradient of the own rank's statistics only", BATCH_NORM, "dist.all_reduce(both)", "pass", NORM),
     Mistake(
         3, "variance without that between ranks", BATCH_NORM, "(share * (variances + (means - whole) ** 2)).sum(0)",
         "(share * variances).sum(0)", NORM,
@@ -117,7 +117,7 @@ MISTAKES = (
     ),
     Mistake(
         3, "running statistics of the own rank", BATCH_NORM, "self.running_mean.lerp_(mean.to(",
-        "self.running_mean.lerp_(input.detach().mean(PIXELS).to(", NORM,
+        "self.running_mean.lerp_(input.detach().mean((0, 2, 3)).to(", NORM,
     ),
     Mistake(3, "probe in training mode", "train/probe.py", "    objective.eval()\n", "", PROBE),
     Mistake(3, "the probe leaves evaluation mode on", "train/probe.py", "objective.train(was_training)", "pass", PROBE),
