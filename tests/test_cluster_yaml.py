@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
+from raysl import cluster
+
 ROOT = Path(__file__).parents[1]
 # Parameters of EC2's RunInstances that a node_config may hold; Ray passes them on unread.
 EC2_KEYS = {
@@ -76,6 +78,8 @@ def test_token_authentication_is_on_everywhere(launcher: dict[str, Any]) -> None
     started = [command for command in starts if "ray start" in command]
     assert len(started) == 2
     assert all(command.startswith("RAY_AUTH_MODE=token ") for command in started)
+    for name, value in cluster.FOR_WORKERS.items():  # a job's workers have them from here alone
+        assert all(f" {name}={value} " in command for command in started)
     assert "-e RAY_AUTH_MODE=token" in launcher["docker"]["run_options"]
     assert launcher["file_mounts"]["/home/ray/.ray/auth_token"] == "~/.ray/auth_token"
 

@@ -66,8 +66,7 @@ class Trainer:
             module = cast(nn.Module, torch.compile(module))
         if self.world.size == 1:
             return module
-        # buffers (BatchNorm's running statistics) are the same on all ranks: they come from the whole batch
-        return DistributedDataParallel(module, gradient_as_bucket_view=True, broadcast_buffers=False)
+        return DistributedDataParallel(module, gradient_as_bucket_view=True)
 
     def run(self) -> dict[str, float]:
         """Trains and leaves the weights to keep in `objective`; returns the last held-out metrics.
