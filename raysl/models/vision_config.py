@@ -23,7 +23,7 @@ class ResNetConfig(ModelConfig):
     type: str = "resnet"
     depth: Literal[18, 34, 50] = 18
     """Layers with weights; 50 has bottlenecks."""
-    width: int = Field(64, ge=4)
+    width: int = Field(64, ge=8, multiple_of=8)  # with 4, oneDNN (torch 2.13, AVX2) writes past a shortcut's gradient
     """Channels of the first stage; each of the three that follow has twice as many."""
     stem: Literal["small", "large"] = "small"
     """`small`: one 3x3 convolution, for images up to about 64 pixels; `large`: 7x7, stride 2, pooling (ImageNet)."""

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import nn
 
 import tests.torchvision_operators  # noqa: F401  (before torchvision and transformers)
@@ -160,3 +161,9 @@ def test_an_image_encoder_comes_back_with_its_statistics(kind: type, config: obj
     assert loaded.image == model.image == OWN
     assert description["step"] == 3
     torch.testing.assert_close(loaded.embed(images()), model.embed(images()))
+
+
+@pytest.mark.parametrize("width", [4, 12])
+def test_widths_at_which_a_cpu_crashes_are_refused(width: int) -> None:
+    with pytest.raises(ValidationError, match="multiple of 8"):
+        ResNetConfig(width=width)

@@ -55,7 +55,7 @@ def test_measuring_is_done_in_evaluation_mode_and_changes_nothing(read: Callable
     form = ImageFormat(8, 3, 4, (0.4,) * 3, (0.3,) * 3)
     text = Bert(BertConfig(width=32, num_heads=2, num_layers=1, context_length=16, dropout=0.5), 50)
     images = list(np.random.default_rng(0).integers(0, 256, (20, 8 * 8 * 3), np.uint8))
-    for model, rows in ((text, ROWS), (ResNet(ResNetConfig(width=4), form), images)):
+    for model, rows in ((text, ROWS), (ResNet(ResNetConfig(width=8), form), images)):
         before = {name: value.clone() for name, value in model.state_dict().items()}
         found = []
         for _ in range(2):

@@ -65,7 +65,7 @@ def image_run(folder: Path, encoded: bool, **more: Any) -> RunConfig:
     write_prepared(folder, encoded)
     return RunConfig.model_validate({
         "name": "images", "run_dir": str(folder), "prepare": {"source": "digits"},
-        "pretrain": settings("simclr", {"type": "resnet", "width": 4}, num_workers=1, **more),
+        "pretrain": settings("simclr", {"type": "resnet", "width": 8}, num_workers=1, **more),
     })  # fmt: skip
 
 

@@ -38,7 +38,7 @@ def objective_of(kind: str) -> Objective:
     if kind == "mae":
         encoder = Vit(VitConfig(num_layers=1, width=16, num_heads=2, patch_size=2), IMAGE)
         return Mae(MaeConfig(decoder_layers=1, decoder_width=16), encoder)
-    return Simclr(SimclrConfig(projection_width=16), ResNet(ResNetConfig(width=4), IMAGE))
+    return Simclr(SimclrConfig(projection_width=16), ResNet(ResNetConfig(width=8), IMAGE))
 
 
 def config_of(kind: str, **settings: object) -> PretrainConfig:

@@ -46,7 +46,7 @@ def gpt() -> Gpt:
 
 
 def simclr() -> Simclr:
-    return Simclr(SimclrConfig(), ResNet(ResNetConfig(width=4), IMAGE))
+    return Simclr(SimclrConfig(), ResNet(ResNetConfig(width=8), IMAGE))
 
 
 def mae() -> Mae:
@@ -197,7 +197,7 @@ def test_each_optimizer_fits_a_small_problem_and_its_state_travels(kind: str) ->
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()
-        return model, optimizer, float(loss)
+        return model, optimizer, loss.item()
 
     first = train(1)[2]
     whole, _, last = train(200)

@@ -19,7 +19,7 @@ from tests.pixel_shards import random_images
 from tests.tiny_image_run import MODEL, make_image_run
 
 SMALL = {"global_batch_size": 16, "max_steps": 3, "num_workers": 1, "tensorboard": False, "precision": "fp32"}
-RESNET = {"type": "resnet", "width": 4}
+RESNET = {"type": "resnet", "width": 8}
 
 
 @pytest.mark.parametrize(("objective", "model"), [("mae", MODEL), ("simclr", RESNET)])
@@ -51,7 +51,7 @@ def test_text_and_images_do_not_mix(tmp_path: Path) -> None:
 
 
 def test_every_filter_decays_and_no_norm_does() -> None:
-    model = ResNet(ResNetConfig(depth=50, width=4), ImageFormat(8, 3, 8, (0.5,) * 3, (0.2,) * 3))
+    model = ResNet(ResNetConfig(depth=50, width=8), ImageFormat(8, 3, 8, (0.5,) * 3, (0.2,) * 3))
     decayed, kept = (group["params"] for group in decay_groups(model, 0.1))
     assert {p.ndim for p in decayed} == {4}
     assert {p.ndim for p in kept} == {1}
