@@ -34,11 +34,12 @@ def pretrain(config: RunConfig, redo: bool = False) -> Manifest:
     check_same_config(stage, redo)
     stage.begin()
     from raysl import cluster
-    from raysl.train import run
+    from raysl.train import optimizers, run
 
-    say(f"pretrain: starting {_workers(config.training)}")
-    cluster.connect()
     settings = config.training
+    say(f"pretrain: starting {_workers(settings)}")
+    cluster.connect()
+    say(f"pretrain: peak learning rate {optimizers.peak_rate(settings.optimizer, settings.global_batch_size):.3g}")
     with Progress(f"pretrain: {settings.objective.type}", settings.max_steps, "steps") as progress:
         result = run.train(config, lambda message: _show(progress, message))
         progress.set(settings.max_steps)
@@ -60,7 +61,6 @@ def _workers(settings: PretrainConfig) -> str:
 
 def _show(progress: Progress, message: dict[str, Any]) -> None:
     if "start" in message:
-        say(f"pretrain: peak learning rate {message['peak_rate']:.3g}")
         progress.start_at(message["start"])
     else:
         from raysl.train.reporting import note_of

@@ -1,7 +1,7 @@
 """Where rank 0's numbers go: metrics.jsonl always, TensorBoard and MLflow where the config asks for them."""
 
 import json
-import time
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,8 +13,7 @@ from raysl.run_config import RunConfig
 from raysl.stage import log_metrics
 from raysl.train.loop import Trainer
 
-STAGE = "pretrain"
-MESSAGE_EVERY_S = 0.5
+STAGE, METRICS = "pretrain", "metrics.jsonl"
 
 
 class Writer(Protocol):
@@ -26,7 +25,7 @@ class Writer(Protocol):
 
 
 class JsonLines:
-    """<run>/metrics.jsonl: what the report and the tests read."""
+    """<run>/metrics.jsonl: what the driver, the report and the tests read."""
 
     def __init__(self, run_folder: Path) -> None:
         self.run_folder = run_folder
@@ -98,22 +97,21 @@ def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
 
 
 @contextmanager
-def reporting(config: RunConfig, trainer: Trainer, send: Callable[[dict[str, Any]], object]) -> Iterator[None]:
-    """Rank 0's numbers: every line to all writers, a message to the driver at most twice a second (and each evaluation)."""
+def reporting(config: RunConfig, trainer: Trainer, hear: Callable[[dict[str, Any]], object]) -> Iterator[None]:
+    """Rank 0's numbers go to all writers and to `hear`, after one line on where the training starts."""
     if trainer.world.rank != 0:
         yield
         return
     drop_metrics_after(config.folder, trainer.step)
-    send({"start": trainer.step, "rows": len(trainer.rows), "peak_rate": trainer.peak_rate})
-    targets, sent = writers(config, trainer.step), 0.0
+    start = {"start": trainer.step, "rows": len(trainer.rows)}
+    log_metrics(config.folder, STAGE, **start)
+    hear(start)
+    targets = writers(config, trainer.step)
 
     def report(metrics: dict[str, Any]) -> None:
-        nonlocal sent
         for writer in targets:
             writer.write(STAGE, metrics)
-        if time.monotonic() - sent >= MESSAGE_EVERY_S or "loss" not in metrics:
-            sent = time.monotonic()
-            send(metrics)
+        hear(metrics)
 
     trainer.report = report
     try:
@@ -125,12 +123,36 @@ def reporting(config: RunConfig, trainer: Trainer, send: Callable[[dict[str, Any
 
 def drop_metrics_after(run_folder: Path, step: int) -> None:
     """Removes lines that a killed run wrote after its last checkpoint, so that each step stands once."""
-    path = run_folder / "metrics.jsonl"
+    path = run_folder / METRICS
     if not path.is_file():
         return
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
-    kept = [line for line in lines if line.get("stage") != STAGE or line.get("step", 0) <= step]
+    kept = [line for line in lines if line.get("stage") != STAGE or line.get("step", line.get("start", -1) + 1) <= step]
     storage.write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
+
+
+class Followed:
+    """What rank 0 adds to metrics.jsonl, for the driver: no actor and no message takes time from the training."""
+
+    def __init__(self, run_folder: Path) -> None:
+        self.path = run_folder / METRICS
+        self._file, self._read = 0, 0
+        self.lines()
+
+    def lines(self) -> list[dict[str, Any]]:
+        """The whole lines since the last call; all of them again once a start has written the file anew."""
+        try:
+            with open(self.path, "rb") as file:
+                number = os.fstat(file.fileno()).st_ino
+                if number != self._file:
+                    self._file, self._read = number, 0
+                file.seek(self._read)
+                text = file.read()
+                text = text[: text.rfind(b"\n") + 1]  # the last line may be half written
+                self._read += len(text)
+        except FileNotFoundError:
+            return []
+        return [line for line in map(json.loads, text.splitlines()) if line.get("stage") == STAGE]
 
 
 def note_of(message: dict[str, Any]) -> str:

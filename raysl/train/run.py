@@ -22,25 +22,11 @@ from raysl.run_config import RunConfig
 from raysl.train import signals
 from raysl.train.config import PretrainConfig
 from raysl.train.preemption import SaveFirst, leaving
+from raysl.train.reporting import Followed
 from raysl.train.session import PRETRAIN, TrainJob, train_rank
 from raysl.train.world import World, resolve_device
 
 POLL_S = 0.5
-
-
-@ray.remote(num_cpus=0)
-class Mailbox:
-    """Progress lines from rank 0 to the driver; lossy by design, the truth is in metrics.jsonl."""
-
-    def __init__(self) -> None:
-        self.messages: list[dict[str, Any]] = []
-
-    def push(self, message: dict[str, Any]) -> None:
-        self.messages.append(message)
-
-    def drain(self) -> list[dict[str, Any]]:
-        messages, self.messages = self.messages, []
-        return messages
 
 
 @dataclass(frozen=True)
@@ -48,7 +34,6 @@ class RayJob:
     """What travels to the workers."""
 
     job: TrainJob
-    mailbox: Any
     decodings: tuple[Any, int] | None
     """Where stored pictures are decoded, and how many shards are asked for at a time; None: nothing to decode there."""
 
@@ -62,7 +47,7 @@ def _worker(config: dict[str, Any]) -> dict[str, Any]:
     world = World(context.get_world_rank(), context.get_world_size(), device or resolve_device("cpu"), leaving)
     try:
         decoder = IN_PROCESS if work.decodings is None else decode_tasks.decoder(*work.decodings)
-        return train_rank(work.job, world, lambda message: work.mailbox.push.remote(message), decoder)
+        return train_rank(work.job, world, decoder=decoder)
     except StoreError:
         raise  # it may meet one rank alone, and the store may be back at the next start
     except RayslError as error:  # every rank meets it, and another start would too: hand it over instead of dying
@@ -77,12 +62,11 @@ def train(config: RunConfig, on_message: Callable[[dict[str, Any]], None]) -> di
     use_gpu = settings.device == "cuda" or (settings.device == "auto" and _cluster_has_gpu())  # the driver may have none
     fewest, most = workers = _worker_range(settings)
     _check_resources(fewest, use_gpu)
-    mailbox = Mailbox.remote()  # type: ignore[attr-defined]
     decodings = _decodings(config, use_gpu)
     scratch = config.folder / PRETRAIN / ".ray"
     trainer = TorchTrainer(
         _worker,
-        train_loop_config={"work": RayJob(TrainJob(config.anchored()), mailbox, decodings)},
+        train_loop_config={"work": RayJob(TrainJob(config.anchored()), decodings)},
         torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
         scaling_config=ray.train.ScalingConfig(num_workers=workers if fewest < most else most, use_gpu=use_gpu),
         run_config=ray.train.RunConfig(
@@ -94,7 +78,7 @@ def train(config: RunConfig, on_message: Callable[[dict[str, Any]], None]) -> di
         ),
     )
     try:
-        with _listening(mailbox, on_message):
+        with _listening(Followed(config.folder), on_message):
             result = trainer.fit()
     except ray.train.TrainingFailedError as error:
         raise TrainingError(
@@ -142,10 +126,10 @@ def _autoscales() -> bool:
 
 
 class _listening:
-    """Passes the mailbox's messages to `on_message` from a thread while the block runs."""
+    """Passes what rank 0 writes to `on_message` from a thread while the block runs."""
 
-    def __init__(self, mailbox: Any, on_message: Callable[[dict[str, Any]], None]) -> None:
-        self.mailbox, self.on_message = mailbox, on_message
+    def __init__(self, followed: Followed, on_message: Callable[[dict[str, Any]], None]) -> None:
+        self.followed, self.on_message = followed, on_message
         self.stop = threading.Event()
         self.thread = threading.Thread(target=self._listen, daemon=True)
 
@@ -154,12 +138,8 @@ class _listening:
             self._pass_on()
 
     def _pass_on(self) -> None:
-        try:
-            messages = ray.get(self.mailbox.drain.remote(), timeout=30)
-        except ray.exceptions.RayError:
-            return  # progress is worth no failure
-        for message in messages:
-            self.on_message(message)
+        for line in self.followed.lines():
+            self.on_message(line)
 
     def __enter__(self) -> None:
         self.thread.start()

@@ -81,7 +81,7 @@ def open_rows(prepared: Prepared, split: str, objective: Objective) -> Rows:
 
 
 def train_rank(
-    job: TrainJob, world: World, send: Callable[[dict[str, Any]], object] = lambda _: None, decoder: Decoder = IN_PROCESS
+    job: TrainJob, world: World, hear: Callable[[dict[str, Any]], object] = lambda _: None, decoder: Decoder = IN_PROCESS
 ) -> dict[str, Any]:
     """Trains this rank to the end; rank 0 writes metrics.jsonl and the model, and returns the last metrics."""
     config, prepared = job.config, Prepared.of(job.config, decoder)
@@ -96,7 +96,7 @@ def train_rank(
     )  # fmt: skip
     if config.training.record_rows:
         trainer.record = RowRecord(config.folder / PRETRAIN / "rows", trainer.step, world.rank, world.size)
-    with reporting(config, trainer, send):
+    with reporting(config, trainer, hear):
         last = trainer.run()
     if world.rank == 0:
         description = models.describe(

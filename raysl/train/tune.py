@@ -108,12 +108,12 @@ def _trial(given: dict[str, Any], planned: Sequence[Trial], metric: str) -> None
         return
     stage.begin()
 
-    def send(message: dict[str, Any]) -> None:
+    def hear(message: dict[str, Any]) -> None:
         if metric in message and message["step"] < trial.config.training.max_steps:
             ray_tune.report({**message, "ended": "stopped early"})
 
     try:
-        result = train_rank(TrainJob(trial.config), single(trial.config.training.device), send)
+        result = train_rank(TrainJob(trial.config), single(trial.config.training.device), hear)
     except RayslError as error:
         ray_tune.report({metric: float("nan"), "ended": str(error)})
         return

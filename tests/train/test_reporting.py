@@ -14,7 +14,7 @@ from raysl import run_config
 from raysl.errors import ConfigError
 from raysl.run_config import RunConfig
 from raysl.train import record, signals
-from raysl.train.reporting import note_of, reporting
+from raysl.train.reporting import Followed, note_of, reporting
 from raysl.train.world import MUST_END, STAYS, single
 
 
@@ -27,7 +27,7 @@ def config(smallest_yaml: Path) -> RunConfig:
 
 def trainer(step: int = 0, rank: int = 0) -> Any:
     world = SimpleNamespace(**{**vars(single("cpu")), "rank": rank})
-    return SimpleNamespace(world=world, step=step, rows=[1, 2], peak_rate=0.1, report=None)
+    return SimpleNamespace(world=world, step=step, rows=[1, 2], report=None)
 
 
 def read(config: RunConfig) -> list[dict[str, Any]]:
@@ -35,15 +35,15 @@ def read(config: RunConfig) -> list[dict[str, Any]]:
 
 
 def test_numbers_go_to_the_file_tensorboard_and_the_driver(config: RunConfig) -> None:
-    sent: list[dict[str, Any]] = []
+    heard: list[dict[str, Any]] = []
     one = trainer()
-    with reporting(config, one, sent.append):
+    with reporting(config, one, heard.append):
         one.report({"step": 1, "loss": 3.0})
         one.report({"step": 1, "held_out_loss": 2.5, "knn_accuracy": 0.5})
         one.report({"step": 2, "loss": 2.0})
-    assert [(line["stage"], line["step"]) for line in read(config)] == [("pretrain", 1), ("pretrain", 1), ("pretrain", 2)]
-    assert sent[0] == {"start": 0, "rows": 2, "peak_rate": 0.1}
-    assert {"step": 1, "held_out_loss": 2.5, "knn_accuracy": 0.5} in sent
+    assert [(line["stage"], line.get("step")) for line in read(config)] == [("pretrain", n) for n in (None, 1, 1, 2)]
+    assert heard[0] == {"start": 0, "rows": 2}
+    assert {"step": 1, "held_out_loss": 2.5, "knn_accuracy": 0.5} in heard
     events = next((config.folder / "tensorboard").glob("events.out.tfevents.*")).read_bytes()
     assert all(name in events for name in (b"pretrain/loss", b"pretrain/knn_accuracy"))
 
@@ -55,7 +55,36 @@ def test_steps_after_the_checkpoint_are_dropped_when_a_run_goes_on(config: RunCo
             one.report({"step": step, "loss": 1.0})
     with reporting(config, again, lambda _: None):
         again.report({"step": 3, "loss": 0.5})
-    assert [(line["step"], line["loss"]) for line in read(config)] == [(1, 1.0), (2, 1.0), (3, 0.5)]
+    assert [(line["step"], line["loss"]) for line in read(config) if "loss" in line] == [(1, 1.0), (2, 1.0), (3, 0.5)]
+    assert [line["start"] for line in read(config) if "start" in line] == [0, 2]
+    with reporting(config, trainer(), lambda _: None):  # `--redo`
+        assert [line["start"] for line in read(config)] == [0]
+
+
+def test_the_driver_follows_the_file_and_never_reads_half_a_line(config: RunConfig) -> None:
+    followed, one = Followed(config.folder), trainer()
+    assert followed.lines() == []
+    with reporting(config, one, lambda _: None):
+        one.report({"step": 1, "loss": 3.0})
+    assert [line.get("step") for line in followed.lines()] == [None, 1]
+    with open(followed.path, "a", encoding="utf-8") as file:
+        file.write('{"stage": "prepare", "step": 1}\n{"stage": "pretrain", "st')
+        file.flush()
+        assert followed.lines() == []
+        file.write('ep": 2}\n')
+    assert followed.lines() == [{"stage": "pretrain", "step": 2}]
+
+
+def test_the_driver_hears_nothing_of_an_earlier_start_and_all_of_one_that_replaces_its_lines(config: RunConfig) -> None:
+    one = trainer()
+    with reporting(config, one, lambda _: None):
+        one.report({"step": 1, "loss": 3.0})
+        one.report({"step": 2, "loss": 2.0})
+    followed, again = Followed(config.folder), trainer(step=1)
+    assert followed.lines() == []
+    with reporting(config, again, lambda _: None):
+        again.report({"step": 2, "loss": 1.5})
+    assert [line.get("loss", "start") for line in followed.lines()] == ["start", 3.0, "start", 1.5]
 
 
 def test_only_rank_0_speaks(config: RunConfig) -> None:
