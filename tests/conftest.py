@@ -17,11 +17,6 @@ settings.load_profile("raysl")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors: threads that wait for each other cost six times more
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The files that run the whole system come first: no worker is left alone with a long one at the end."""
-    items.sort(key=lambda item: item.path.parent != Path(__file__).parent)
-
-
 @pytest.fixture(scope="module")
 def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A local cluster of two CPUs; yields a folder for the module's files."""

@@ -150,9 +150,10 @@ class Followed:
                 text = file.read()
                 text = text[: text.rfind(b"\n") + 1]  # the last line may be half written
                 self._read += len(text)
-        except FileNotFoundError:
+        except OSError:  # not there yet, or replaced while it was read: progress is worth no failure
             return []
-        return [line for line in map(json.loads, text.splitlines()) if line.get("stage") == STAGE]
+        lines = [json.loads(line) for line in text.splitlines() if line.startswith(b"{") and line.endswith(b"}")]
+        return [line for line in lines if line.get("stage") == STAGE]
 
 
 def note_of(message: dict[str, Any]) -> str:

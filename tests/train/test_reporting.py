@@ -71,7 +71,7 @@ def test_the_driver_follows_the_file_and_never_reads_half_a_line(config: RunConf
         file.write('{"stage": "prepare", "step": 1}\n{"stage": "pretrain", "st')
         file.flush()
         assert followed.lines() == []
-        file.write('ep": 2}\n')
+        file.write('ep": 2}\n\n{"stage": "pretr\n')  # what a killed process began is left out
     assert followed.lines() == [{"stage": "pretrain", "step": 2}]
 
 
