@@ -18,7 +18,6 @@ from raysl import storage
 
 STATE, SCORE = "state.pt", "score.json"
 _NAME = re.compile(r"step-(\d{9})")
-_UNFINISHED = re.compile(r"\.step-\d{9}\.\d+\.tmp")
 
 
 @dataclass(frozen=True)
@@ -76,13 +75,6 @@ def best(folder: Path) -> Checkpoint | None:
     """The one with the highest score, the newest of equal ones; None where none was measured."""
     scored = [(score, c) for c in list_all(folder) if (score := c.score) is not None]
     return max(scored, key=lambda pair: (pair[0], pair[1].step))[1] if scored else None
-
-
-def clean(folder: Path) -> None:
-    """Removes what a killed writer left unfinished."""
-    for path in folder.iterdir() if folder.is_dir() else ():
-        if _UNFINISHED.fullmatch(path.name):
-            storage.remove(path)
 
 
 def snapshot(value: Any) -> Any:

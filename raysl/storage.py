@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,11 +43,26 @@ def _rename(temporary: Path, final: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Removes a file or a folder, if it is there."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
+    """Removes a file or a folder, if it is there.
+
+    A folder loses its name first: a process that a killed run left behind, still at work in it, then cannot rename it to
+    its final name half emptied.
+    """
+    if not path.is_dir() or path.is_symlink():
         path.unlink(missing_ok=True)
+        return
+    nameless = path.with_name(f".{uuid.uuid4().hex}.tmp")
+    try:
+        os.rename(path, nameless)
+    except OSError:  # gone meanwhile, or a mount point, whose content can go
+        nameless = path
+    shutil.rmtree(nameless, ignore_errors=True)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Removes what a killed process left below `folder` under temporary names."""
+    for path in [*folder.rglob(".*.tmp")]:
+        remove(path)
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from raysl import checkpoint
+from raysl import checkpoint, storage
 
 
 def test_only_whole_checkpoints_count_and_old_ones_go(tmp_path: Path) -> None:
@@ -18,7 +18,7 @@ def test_only_whole_checkpoints_count_and_old_ones_go(tmp_path: Path) -> None:
     latest = checkpoint.latest(tmp_path)
     assert latest is not None
     assert checkpoint.load(latest, torch.device("cpu")) == {"step": 3}
-    checkpoint.clean(tmp_path)
+    storage.remove_unfinished(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000000002", "step-000000003"]
 
 

@@ -2,7 +2,9 @@
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -83,3 +85,23 @@ def test_remove_takes_files_folders_links_and_nothing(tmp_path: Path) -> None:
     for name in ("link", "folder", "absent"):
         storage.remove(tmp_path / name)
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
+def test_a_folder_that_is_being_removed_is_never_finished_half_emptied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task that a killed driver left behind ends while the next start clears what it takes for a rest."""
+    unlink, late = os.unlink, tmp_path / "late"
+
+    def unlink_and_finish(*arguments: Any, **options: Any) -> None:
+        unlink(*arguments, **options)
+        with suppress(OSError):
+            os.rename(tmp_path / ".late.1.tmp", late)
+
+    (tmp_path / ".late.1.tmp").mkdir()
+    for name in ("rows", "stats"):
+        (tmp_path / ".late.1.tmp" / name).write_text(name)
+    monkeypatch.setattr(os, "unlink", unlink_and_finish)
+    storage.remove(tmp_path / ".late.1.tmp")
+    assert not late.exists() or len(os.listdir(late)) == 2
+    assert not list(tmp_path.glob(".*"))

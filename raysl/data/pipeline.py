@@ -49,7 +49,7 @@ def prepare(config: RunConfig, redo: bool = False) -> Manifest:
         storage.remove(stage.folder)
     folder = stage.begin()
     recipe = recipe_class(folder, config.prepare, config.seed)
-    recipe.clear_unfinished()
+    storage.remove_unfinished(folder)
     counts, metrics = recipe.run(partitions)
     files = storage.hash_folder(folder, lambda path: _is_output(path.relative_to(folder)))
     manifest = stage.finish(counts, metrics, files)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from raysl import cluster, storage
+from raysl import cluster
 from raysl.data import usage
 from raysl.data.config import PrepareConfig
 from raysl.progress import Progress
@@ -42,11 +42,6 @@ class Recipe:
     @property
     def work(self) -> Path:
         return self.folder / WORK
-
-    def clear_unfinished(self) -> None:
-        """Removes what a killed start left under temporary names."""
-        for path in [*self.folder.rglob(".*.tmp")]:
-            storage.remove(path)
 
     def step(self, name: str, total: int, left: int) -> "Step":
         return Step(self, name, total, left)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from raysl import checkpoint
+from raysl import checkpoint, storage
 from raysl.data.rows import Rows
 from raysl.objectives.base import Batch, Objective, StepOutput
 from raysl.train import optimizers
@@ -205,7 +205,7 @@ class Trainer:
             return
         step = -1
         if self.world.rank == 0:
-            checkpoint.clean(self.checkpoints)
+            storage.remove_unfinished(self.checkpoints)
             found, best = checkpoint.latest(self.checkpoints), checkpoint.best(self.checkpoints)
             self._best = best.score if best is not None else None
             step = found.step if found is not None else -1
