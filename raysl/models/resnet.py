@@ -7,15 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from raysl.models.avx2 import Convolution
 from raysl.models.batch_norm import BatchNorm2d
 from raysl.models.vision import ImageFormat, VisionEncoder
 from raysl.models.vision_config import ResNetConfig
 
 NUM_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
-
-
-def convolution(channels: int, out: int, kernel: int, stride: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(channels, out, kernel, stride, padding=kernel // 2, bias=False)
 
 
 class Block(nn.Module):
@@ -29,7 +26,7 @@ class Block(nn.Module):
         out = width * self.expansion
         self.downsample = nn.Sequential()
         if stride != 1 or channels != out:
-            self.downsample = nn.Sequential(convolution(channels, out, 1, stride), BatchNorm2d(out))
+            self.downsample = nn.Sequential(Convolution(channels, out, 1, stride), BatchNorm2d(out))
 
     def build(self, channels: int, width: int, stride: int) -> None:
         raise NotImplementedError
@@ -45,8 +42,8 @@ class BasicBlock(Block):
     """Two 3x3 convolutions."""
 
     def build(self, channels: int, width: int, stride: int) -> None:
-        self.conv1, self.bn1 = convolution(channels, width, 3, stride), BatchNorm2d(width)
-        self.conv2, self.bn2 = convolution(width, width, 3), BatchNorm2d(width)
+        self.conv1, self.bn1 = Convolution(channels, width, 3, stride), BatchNorm2d(width)
+        self.conv2, self.bn2 = Convolution(width, width, 3), BatchNorm2d(width)
 
     def residual(self, x: Tensor) -> Tensor:
         x = F.relu(self.bn1(self.conv1(x)))
@@ -60,9 +57,9 @@ class Bottleneck(Block):
     expansion = 4
 
     def build(self, channels: int, width: int, stride: int) -> None:
-        self.conv1, self.bn1 = convolution(channels, width, 1), BatchNorm2d(width)
-        self.conv2, self.bn2 = convolution(width, width, 3, stride), BatchNorm2d(width)
-        self.conv3, self.bn3 = convolution(width, width * 4, 1), BatchNorm2d(width * 4)
+        self.conv1, self.bn1 = Convolution(channels, width, 1), BatchNorm2d(width)
+        self.conv2, self.bn2 = Convolution(width, width, 3, stride), BatchNorm2d(width)
+        self.conv3, self.bn3 = Convolution(width, width * 4, 1), BatchNorm2d(width * 4)
 
     def residual(self, x: Tensor) -> Tensor:
         x = F.relu(self.bn1(self.conv1(x)))
@@ -80,7 +77,7 @@ class ResNet(VisionEncoder):
         super().__init__(config, image)
         self.block: type[Block] = Bottleneck if config.depth == 50 else BasicBlock
         small = config.stem == "small"
-        self.conv1 = convolution(image.channels, config.width, 3 if small else 7, 1 if small else 2)
+        self.conv1 = Convolution(image.channels, config.width, 3 if small else 7, 1 if small else 2)
         self.bn1 = BatchNorm2d(config.width)
         self._channels = config.width
         sizes = [config.width * 2**stage for stage in range(4)]

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from raysl.models.avx2 import gelu
+
 
 @dataclass(frozen=True)
 class BlockStyle:
@@ -59,8 +61,8 @@ class Attention(nn.Module):
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values."""
-        batch, length, width = x.shape
-        q, k, v = self.qkv(x).view(batch, length, 3, self.num_heads, width // self.num_heads).permute(2, 0, 3, 1, 4)
+        batch, length, _ = x.shape
+        q, k, v = (part.view(batch, length, self.num_heads, -1).transpose(1, 2) for part in self.qkv(x).chunk(3, -1))
         return q, k, v  # (batch, heads, length, head width)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool = False) -> Tensor:
@@ -92,7 +94,7 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def feedforward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.dropout(self.down(F.gelu(self.up(x), approximate=self.style.gelu)))
+        out: Tensor = self.dropout(self.down(gelu(self.up(x), self.style.gelu)))
         return out
 
     def forward(self, x: Tensor, mask: Tensor | None, causal: bool = False, at: Tensor | None = None) -> Tensor:
