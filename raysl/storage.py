@@ -15,6 +15,8 @@ from typing import Any
 
 from raysl.errors import DataError
 
+_REMOVED = ".removed-"
+
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
@@ -46,17 +48,17 @@ def remove(path: Path) -> None:
     """Removes a file or a folder, if it is there.
 
     A folder loses its name first: a process that a killed run left behind, still at work in it, then cannot rename it to
-    its final name half emptied.
+    its final name half emptied. What a removal that was killed has left goes with the next one in the same place.
     """
     if not path.is_dir() or path.is_symlink():
         path.unlink(missing_ok=True)
         return
-    nameless = path.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
-        os.rename(path, nameless)
+        os.rename(path, path.with_name(f"{_REMOVED}{uuid.uuid4().hex}.tmp"))
     except OSError:  # gone meanwhile, or a mount point, whose content can go
-        nameless = path
-    shutil.rmtree(nameless, ignore_errors=True)
+        shutil.rmtree(path, ignore_errors=True)
+    for left in path.parent.glob(f"{_REMOVED}*.tmp"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def remove_unfinished(folder: Path) -> None:

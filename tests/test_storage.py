@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -105,3 +106,15 @@ def test_a_folder_that_is_being_removed_is_never_finished_half_emptied(
     storage.remove(tmp_path / ".late.1.tmp")
     assert not late.exists() or len(os.listdir(late)) == 2
     assert not list(tmp_path.glob(".*"))
+
+
+def test_what_a_killed_removal_left_goes_with_the_next_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("first", "second"):
+        (tmp_path / name / "inner").mkdir(parents=True)
+    with monkeypatch.context() as killed:
+        killed.setattr(shutil, "rmtree", lambda *_, **__: None)
+        storage.remove(tmp_path / "first")
+    assert not (tmp_path / "first").exists()
+    assert len(list(tmp_path.iterdir())) == 2
+    storage.remove(tmp_path / "second")
+    assert not list(tmp_path.iterdir())
