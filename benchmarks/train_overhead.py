@@ -24,7 +24,7 @@ from raysl import run_config, storage
 from raysl.stage import read_manifest
 
 ROOT = Path(__file__).parents[1]
-MINUTES = float(os.environ.get("RAYSL_OVERHEAD_MINUTES", "2.1"))
+MINUTES = float(os.environ.get("RAYSL_OVERHEAD_MINUTES", "2.4"))
 TRIAL_STEPS = 12
 """A short run of the bare loop tells how many steps make the others as long as MINUTES asks."""
 MODULE = [sys.executable, "-m", "raysl.train.session"]
