@@ -3,10 +3,12 @@
 Everything that tames Ray's defaults stands here.
 """
 
+import importlib
 import logging
 import os
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -34,16 +36,27 @@ FOR_WORKERS = {"MALLOC_ARENA_MAX": "1"}
 tensors come from the system page by page, zeroed, in each step: the smoke GPT trained at 58 % of its speed."""
 
 
+FOR_OWN = {
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # the node stays as long as the command
+    "RAY_WARN_BLOCKING_GET_INSIDE_ASYNC": "0",  # as Ray Train sets it for its controller
+}
+"""Of a local cluster alone; read by Ray Train's controller."""
+
+OWN = "raysl_own"
+"""A resource that only clusters have which a command started for itself."""
+
+
 def prepare_environment() -> None:
     """Sets Ray's switches for this process and its workers; a value the user set wins. Call before `import ray`."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
 
 
-def connect(num_cpus: int | None = None, temp_dir: str | None = None) -> None:
+def connect(num_cpus: int | None = None, temp_dir: str | None = None, importing: str = "ray") -> None:
     """Joins the job's cluster or the one RAY_ADDRESS names; else starts a local one that nobody else joins.
 
-    A bare `ray.init()` would join any cluster found on the machine. Costs about 4 s locally.
+    A bare `ray.init()` would join any cluster found on the machine. Costs about 4 s locally, most of it for processes that
+    start one after the other; the module `importing`, which the caller needs next, is imported meanwhile.
     """
     prepare_environment()
     import ray
@@ -53,9 +66,16 @@ def connect(num_cpus: int | None = None, temp_dir: str | None = None) -> None:
     if os.environ.get("RAY_ADDRESS"):
         context = _join(ray)
     else:
-        context = _start_local(ray, {"num_cpus": num_cpus, "_temp_dir": temp_dir})
+        context = _start_local(ray, {"num_cpus": num_cpus, "_temp_dir": temp_dir}, importing)
     logger.info("Ray's own logs: %s/logs", context.address_info["session_dir"])
     _tame_ray_data()
+
+
+def own() -> bool:
+    """Whether this cluster is one node that a command started for itself and that ends with it."""
+    import ray
+
+    return OWN in ray.cluster_resources()
 
 
 def in_job() -> bool:
@@ -65,7 +85,7 @@ def in_job() -> bool:
 
 def _join(ray: Any) -> Any:
     """A job's workers find the code in the uploaded folder; those of a script need its PYTHONPATH."""
-    environment = None if in_job() else {"env_vars": _for_workers() | {"PYTHONPATH": _python_path()}}
+    environment = None if in_job() else {"env_vars": _unset(FOR_WORKERS) | {"PYTHONPATH": _python_path()}}
     try:
         return ray.init(address="auto", log_to_driver=False, logging_level="ERROR", runtime_env=environment)
     except ConnectionError as error:
@@ -75,10 +95,13 @@ def _join(ray: Any) -> Any:
         ) from error
 
 
-def _start_local(ray: Any, options: dict[str, Any]) -> Any:
+def _start_local(ray: Any, options: dict[str, Any], importing: str) -> Any:
     quiet_options = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
-    start = partial(ray.init, address="local", object_store_memory=400 * 2**20, **quiet_options, **options)
-    with _environment(PYTHONPATH=_python_path(), **_for_workers()):
+    start = partial(
+        ray.init, address="local", object_store_memory=400 * 2**20, resources={OWN: 1}, **quiet_options, **options
+    )
+    with _environment(PYTHONPATH=_python_path(), **_unset(FOR_WORKERS | FOR_OWN)), ThreadPoolExecutor(1) as beside:
+        beside.submit(importlib.import_module, importing)
         for _ in range(2):  # a busy machine may miss Ray's fixed 30 s for its raylet
             try:
                 return start()
@@ -89,9 +112,9 @@ def _start_local(ray: Any, options: dict[str, Any]) -> Any:
         return start()
 
 
-def _for_workers() -> dict[str, str]:
-    """FOR_WORKERS without what the user has set. A job's workers have what `ray start` was given (docs/cluster.md)."""
-    return {name: value for name, value in FOR_WORKERS.items() if name not in os.environ}
+def _unset(environment: dict[str, str]) -> dict[str, str]:
+    """Without what the user has set. A job's workers have what `ray start` was given (docs/cluster.md)."""
+    return {name: value for name, value in environment.items() if name not in os.environ}
 
 
 @contextmanager

@@ -31,8 +31,8 @@ LAYERS = {
     "cli": {"run", "run_config"},
 }  # fmt: skip
 RAY = {
-    "cluster", "data.steps", "data.distributed", "data.decode_tasks", "train.run", "train.preemption", "train.tune",
-    "evaluation.suite", "serve.app", "serve.deployment",
+    "cluster", "data.steps", "data.distributed", "data.decode_tasks", "train.run", "train.own_cluster",
+    "train.preemption", "train.tune", "evaluation.suite", "serve.app", "serve.deployment",
 }  # fmt: skip
 NO_TORCH = {"serve", "data", "monitor", "metrics", "report"}
 

@@ -1,5 +1,6 @@
 """The stage `pretrain`: prepared shards in, an encoder out."""
 
+from pathlib import Path
 from typing import Any
 
 from raysl import storage
@@ -7,7 +8,6 @@ from raysl.data.prepared import Prepared
 from raysl.progress import Progress, say
 from raysl.run_config import RunConfig
 from raysl.stage import Manifest, Stage, check_same_config, section
-from raysl.train import start
 from raysl.train.config import PretrainConfig
 
 OUTPUTS = ("model.safetensors", "model.json")
@@ -17,7 +17,11 @@ def stage_of(config: RunConfig) -> Stage:
     """Raises StageError where there are no prepared outputs."""
     settings = {"seed": config.seed, **section(config, "pretrain")}
     prepared = Prepared.of(config)
-    inputs = {"prepare": prepared.manifest.content_hash, **start.check(config.training, prepared)}
+    inputs = {"prepare": prepared.manifest.content_hash}
+    if config.training.init_from is not None:
+        from raysl.train import start
+
+        inputs |= start.check(Path(config.training.init_from), config.training.model, prepared)
     return Stage(config.folder, "pretrain", settings, inputs)
 
 
@@ -34,11 +38,12 @@ def pretrain(config: RunConfig, redo: bool = False) -> Manifest:
     check_same_config(stage, redo)
     stage.begin()
     from raysl import cluster
-    from raysl.train import optimizers, run
 
     settings = config.training
     say(f"pretrain: starting {_workers(settings)}")
-    cluster.connect()
+    cluster.connect(importing="torch")
+    from raysl.train import optimizers, run
+
     say(f"pretrain: peak learning rate {optimizers.peak_rate(settings.optimizer, settings.global_batch_size):.3g}")
     with Progress(f"pretrain: {settings.objective.type}", settings.max_steps, "steps") as progress:
         result = run.train(config, lambda message: _show(progress, message))

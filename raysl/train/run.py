@@ -14,13 +14,14 @@ import ray
 import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from raysl import errors, storage
+from raysl import cluster, errors, storage
 from raysl.data import decode_tasks
 from raysl.data.prepared import ENCODED, IN_PROCESS, Prepared
 from raysl.errors import ConfigError, RayslError, StoreError, TrainingError
 from raysl.run_config import RunConfig
 from raysl.train import signals
 from raysl.train.config import PretrainConfig
+from raysl.train.own_cluster import OwnClusterTrainer
 from raysl.train.preemption import SaveFirst, leaving
 from raysl.train.reporting import Followed
 from raysl.train.session import PRETRAIN, TrainJob, train_rank
@@ -64,7 +65,7 @@ def train(config: RunConfig, on_message: Callable[[dict[str, Any]], None]) -> di
     _check_resources(fewest, use_gpu)
     decodings = _decodings(config, use_gpu)
     scratch = config.folder / PRETRAIN / ".ray"
-    trainer = TorchTrainer(
+    trainer = (OwnClusterTrainer if cluster.own() else TorchTrainer)(
         _worker,
         train_loop_config={"work": RayJob(TrainJob(config.anchored()), decodings)},
         torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from raysl import storage
+from raysl.config import PluginConfig
 from raysl.data.prepared import TOKENIZER, Prepared
 from raysl.errors import ConfigError, DataError
 from raysl.models import layouts
 from raysl.models.encoder import Encoder
 from raysl.models.text import TextEncoder
-from raysl.train.config import PretrainConfig
 
 NUM_SPECIAL = 5
 BY_TOKEN = ("tokens.weight", "head_bias")
@@ -25,21 +25,18 @@ OPTIONAL = ("pool_weight.weight", "head.weight", "head.bias", "head_norm.weight"
 """Weights that stay as they were drawn where the folder lacks them: our pooling, and the head of a bare BERT."""
 
 
-def check(settings: PretrainConfig, prepared: Prepared) -> dict[str, str]:
-    """Content hashes of the weights `pretrain.init_from` names ({} without one); ConfigError where they do not fit.
+def check(folder: Path, model: PluginConfig, prepared: Prepared) -> dict[str, str]:
+    """Content hash of the weights in `folder`, which `pretrain.init_from` names; ConfigError where they do not fit.
 
     Reads no weights, so that a mistake shows before anything starts.
     """
-    if settings.init_from is None:
-        return {}
-    folder = Path(settings.init_from)
     try:
-        sizes = layouts.read_sizes(folder, settings.model.type)
-        if settings.model.modality == "text":
+        sizes = layouts.read_sizes(folder, model.type)
+        if model.modality == "text":
             places(folder / TOKENIZER, prepared.file(TOKENIZER))
     except DataError as error:
         raise ConfigError(f"pretrain.init_from: {error}") from error
-    given = {name: getattr(settings.model, name) for name in sizes}
+    given = {name: getattr(model, name) for name in sizes}
     wrong = [f"{name}: {value}" for name, value in sizes.items() if given[name] != value]
     if wrong:
         raise ConfigError(f"pretrain.init_from: {folder} has other sizes. Write pretrain.model with {', '.join(wrong)}.")

@@ -36,7 +36,7 @@ def theirs(kind: str, folder: Path) -> torch.nn.Module:
 
 
 def check(config: RunConfig) -> dict[str, str]:
-    return start.check(config.training, Prepared.of(config))
+    return start.check(Path(str(config.training.init_from)), config.training.model, Prepared.of(config))
 
 
 def start_vocabulary(given: dict[str, Any]) -> dict[str, int]:
