@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 import torch
+from ray._private import state
 from safetensors.torch import load_file
 
-from raysl import stage
+from raysl import cluster, stage
 from raysl.errors import ConfigError, TrainingError
 from raysl.run_config import RunConfig
 from raysl.train import run
@@ -96,6 +97,14 @@ def starts_of(config: RunConfig, how: signal.Signals, moment: Path) -> list[int]
     assert ended, "no worker was ended"
     assert result["train_rows"] > 0
     return [message["start"] for message in messages if "start" in message]
+
+
+def test_a_cluster_of_our_own_runs_the_training_and_nothing_that_watches_over_a_shared_one(ray_cluster: Path) -> None:
+    assert cluster.own()
+    before = set(state.actors())
+    run.train(config_of(ray_cluster / "few", max_steps=5), lambda message: None)
+    started = [facts["ActorClassName"] for actor, facts in state.actors().items() if actor not in before]
+    assert sorted(started) == ["RayTrainWorker", "RayTrainWorker", "SynchronizationActor", "TrainController"]
 
 
 def test_a_mistake_is_told_once_and_not_tried_again(ray_cluster: Path) -> None:
