@@ -4,16 +4,18 @@ The GPT is measured as it is shipped and with a global batch four times as large
 other once a step. Rates are rows a second from the first logged step to the last, so the start of Ray (stated apart) is not
 in them. The bare loop runs at the priority Ray gives its workers. Two bare loops side by side, which exchange nothing, are
 what two workers could reach at most on this machine. The GPT's weights are in its layers; the BERT has one layer and a table
-of 2 M weights, whose exchange and step do not shrink with more workers. RAYSL_OVERHEAD_MINUTES sets the length,
-RAYSL_OVERHEAD_CASES which ones are run.
+of 2 M weights, whose exchange and step do not shrink with more workers. The speed of a machine wanders within minutes, so
+the runs take turns, and a ratio is the median of those of each round. RAYSL_OVERHEAD_MINUTES sets the length of a run,
+RAYSL_OVERHEAD_ROUNDS their number, RAYSL_OVERHEAD_CASES which cases are run.
 """
 
 import json
 import os
+import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +27,7 @@ from raysl.stage import read_manifest
 
 ROOT = Path(__file__).parents[1]
 MINUTES = float(os.environ.get("RAYSL_OVERHEAD_MINUTES", "2.4"))
+ROUNDS = int(os.environ.get("RAYSL_OVERHEAD_ROUNDS", "3"))
 TRIAL_STEPS = 12
 """A short run of the bare loop tells how many steps make the others as long as MINUTES asks."""
 MODULE = [sys.executable, "-m", "raysl.train.session"]
@@ -72,31 +75,57 @@ def run() -> Iterator[Figure]:
             yield from _overhead(case)
 
 
+@dataclass(frozen=True)
+class Round:
+    """The runs of one turn; `beside` are two bare loops at the same time."""
+
+    bare: Measured
+    one: Measured
+    two: Measured
+    beside: tuple[Measured, ...]
+
+    @property
+    def limit(self) -> float:
+        return sum(each.rows_per_second for each in self.beside)
+
+
 def _overhead(case: Case) -> Iterator[Figure]:
     _prepare(case.config)
     trial = _measured(case, "bare", MODULE, 1, WORKER_NICENESS, steps=TRIAL_STEPS, log_every=1)
     steps = round(60 * MINUTES * trial.rows_per_second / trial.rows)
-    log_every = max(1, steps // 20)
-    bare = _measured(case, "bare", MODULE, 1, WORKER_NICENESS, steps=steps, log_every=log_every)
-    one = _measured(case, "ray1", COMMAND, 1, steps=steps, log_every=log_every)
-    two = _measured(case, "ray2", COMMAND, 2, steps=steps, log_every=log_every)
+    rounds = [_round(case, steps) for _ in range(ROUNDS)]
+
+    def median(value: Callable[[Round], float]) -> float:
+        values = [value(each) for each in rounds]
+        print(f"{case.name}: rounds {', '.join(f'{one:.4g}' for one in values)}")
+        return statistics.median(values)
+
+    yield Figure(f"{case.name}: bare loop", median(lambda r: r.bare.rows_per_second), "rows/s")
+    yield Figure(f"{case.name}: length of the run with Ray, 1 worker", median(lambda r: r.one.seconds), "s", at_least=120)
+    yield Figure(f"{case.name}: Ray, 1 worker", median(lambda r: r.one.rows_per_second), "rows/s")
+    cost = median(lambda r: 100 * (r.bare.rows_per_second / r.one.rows_per_second - 1))
+    yield Figure(f"{case.name}: cost of Ray over the bare loop", cost, "%", at_most=5)
+    yield Figure(
+        f"{case.name}: start of Ray before the first logged step", median(lambda r: r.one.start - r.bare.start), "s"
+    )
+    yield Figure(f"{case.name}: data wait, 1 worker", median(lambda r: 100 * r.one.data_wait), "%", at_most=5)
+    yield Figure(f"{case.name}: data wait, 2 workers", median(lambda r: 100 * r.two.data_wait), "%", at_most=5)
+    scaling = median(lambda r: r.two.rows_per_second / r.one.rows_per_second)
+    yield Figure(f"{case.name}: 2 workers over 1", scaling, "x", at_least=1.7)
+    limit = median(lambda r: r.limit / r.bare.rows_per_second)
+    yield Figure(f"{case.name}: 2 bare loops side by side over one: the machine's limit", limit, "x")
+    share = median(lambda r: r.two.rows_per_second / r.limit)
+    yield Figure(f"{case.name}: 2 workers over 2 bare loops side by side", share, "x")
+
+
+def _round(case: Case, steps: int) -> Round:
+    measured = partial(_measured, case, steps=steps, log_every=max(1, steps // 20))
+    bare = measured("bare", MODULE, 1, WORKER_NICENESS)
+    one = measured("ray1", COMMAND, 1)
+    two = measured("ray2", COMMAND, 2)
     with ThreadPoolExecutor() as pool:
-        beside = partial(
-            _measured, case, command=MODULE, workers=1, niceness=WORKER_NICENESS, steps=steps, log_every=log_every
-        )
-        pair = list(pool.map(beside, ("left", "right")))
-    alone = bare.rows_per_second
-    limit = sum(each.rows_per_second for each in pair)
-    yield Figure(f"{case.name}: bare loop", alone, "rows/s")
-    yield Figure(f"{case.name}: length of the run with Ray, 1 worker", one.seconds, "s", at_least=120)
-    yield Figure(f"{case.name}: Ray, 1 worker", one.rows_per_second, "rows/s")
-    yield Figure(f"{case.name}: cost of Ray over the bare loop", 100 * (alone / one.rows_per_second - 1), "%", at_most=5)
-    yield Figure(f"{case.name}: start of Ray before the first logged step", one.start - bare.start, "s")
-    yield Figure(f"{case.name}: data wait, 1 worker", 100 * one.data_wait, "%", at_most=5)
-    yield Figure(f"{case.name}: data wait, 2 workers", 100 * two.data_wait, "%", at_most=5)
-    yield Figure(f"{case.name}: 2 workers over 1", two.rows_per_second / one.rows_per_second, "x", at_least=1.7)
-    yield Figure(f"{case.name}: 2 bare loops side by side over one: the machine's limit", limit / alone, "x")
-    yield Figure(f"{case.name}: 2 workers over 2 bare loops side by side", two.rows_per_second / limit, "x")
+        beside = tuple(pool.map(lambda name: measured(name, MODULE, 1, WORKER_NICENESS), ("left", "right")))
+    return Round(bare, one, two, beside)
 
 
 def _config(name: str) -> Path:
