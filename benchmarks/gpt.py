@@ -1,11 +1,9 @@
 """GPT, 4 layers of width 128, beside Hugging Face: tokens a CPU-second, and the loss on tinyshakespeare's characters.
 
-The real loop on token shards against `GPT2LMHeadModel` in a bare loop and in HF's Trainer, in turns on one thread each; and
-against the Trainer at the same time, a core each, as on a machine that others use too.
+The real loop on token shards against `GPT2LMHeadModel` in a bare loop and in HF's Trainer, in turns on one thread each.
 """
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 from benchmarks import Figure
 from benchmarks._train_peer import ours, ratio, theirs, why_not
@@ -26,15 +24,4 @@ def run() -> Iterator[Figure]:
     yield Figure("tokens a CPU-second", own[-1]["per_cpu_s_p50"], "/s")
     yield Figure("over HF's GPT2LMHeadModel in a bare loop", ratio(own, model), "x", at_least=1.2)
     yield Figure("over HF's Trainer", ratio(own, trainer), "x", at_least=1.3)
-    yield Figure("over HF's Trainer at the same time", _at_once(), "x")
     yield Figure("held-out loss after 2,000 steps", ours("gpt", TEXT, 2000)["val_loss"], "nats", at_most=1.9)
-
-
-def _at_once() -> float:
-    own, trainer = [], []
-    for _ in range(ROUNDS):
-        with ThreadPoolExecutor() as pool:
-            ourselves, peer = pool.submit(ours, "gpt", TEXT, STEPS), pool.submit(theirs, "gpt.py", TEXT, "trainer", STEPS)
-        own.append(ourselves.result())
-        trainer.append(peer.result())
-    return ratio(own, trainer)
