@@ -4,9 +4,10 @@ Ray Train 2.60 surrounds the workers with actors that a shared cluster needs: on
 controller die without the job, one asks for more nodes, one splits data sets over the workers (there are none: raysl reads
 shards), and one looks for nodes that are taken away (`cluster.FOR_OWN`). A cluster of one node that ends with the command
 has none of these cases, and each actor wakes 100 times a second. The controller gets no environment of its own either,
-because its node has it already: with one, each worker process is started twice. docs/decisions/0009.
+because its node has it already: with one, no process that stands ready can be used. docs/decisions/0009.
 """
 
+import threading
 from typing import Any
 
 import ray
@@ -29,7 +30,8 @@ class OwnClusterTrainer(TorchTrainer):  # type: ignore[misc]
         if type(scaling_policy) is FixedScalingPolicy:
             scaling_policy = _AsItIs(self.scaling_config)
         controller = ray.remote(num_cpus=0)(TrainController).remote(scaling_policy=scaling_policy, **arguments)
-        self._register_sigint_handler(controller)
+        if threading.current_thread() is threading.main_thread():
+            self._register_sigint_handler(controller)
         ray.get(controller.run.remote())
         return ray.get(controller.get_result.remote())
 
