@@ -62,7 +62,7 @@ PATCHES = (
 SAVED = ("models/test_vision.py::test_an_image_encoder_comes_back_with_its_statistics",)
 GATHER, NEXT, BATCHES = "objectives/gather.py", "objectives/gpt.py", "train/batches.py"
 LOOP, TEXT, MASKING, BATCH_NORM = "train/loop.py", "models/text.py", "objectives/masking.py", "models/batch_norm.py"
-CLIPPING = "nn.utils.clip_grad_norm_(self.objective.parameters(), self.config.optimizer.max_gradient_norm)"
+CLIPPING = "self._clip()"
 SUMS = f"""
             for name, value in {{"loss": output.loss.detach(), **output.metrics}}.items():
                 sums[name] = sums.get(name, torch.zeros_like(value)) + value
@@ -230,7 +230,7 @@ MISTAKES = (
     Mistake(7, "a resumed average starts afresh", LOOP, 'self.average.load(state["average"])', "pass", RESUMED),
     Mistake(
         7, "dropout not drawn from the step", LOOP,
-        "torch.manual_seed((self.seed << 24) ^ (self.step << 4) ^ self.world.rank)", "pass", RESUMED,
+        "self.world.seed((self.seed << 24) ^ (self.step << 4) ^ self.world.rank)", "pass", RESUMED,
     ),
     Mistake(
         7, "ranks share their dropout", LOOP, "(self.step << 4) ^ self.world.rank)", "(self.step << 4))",
@@ -280,8 +280,10 @@ MISTAKES = (
     Mistake(8, "schedule logged and not used", LOOP, "        optimizers.set_rate(self.optimizer, rate)\n", "", RATES),
     Mistake(
         8, "each tensor clipped by its own norm", LOOP, CLIPPING,
-        f"sum({CLIPPING.replace('self.objective.parameters()', '[p]')} for p in self.objective.parameters())", CLIP,
+        "sum(nn.utils.clip_grad_norm_([p], self.config.optimizer.max_gradient_norm) for p in self.objective.parameters())",
+        CLIP,
     ),
+    Mistake(8, "a large gradient passes on a CPU", LOOP, "not norm <= limit", "norm != norm", CLIP),
     Mistake(
         8, "each micro-batch clipped", LOOP, "sync=place == len(micro_batches) - 1)",
         f"sync=place == len(micro_batches) - 1)\n            {CLIPPING}", CLIP,
@@ -338,7 +340,7 @@ MISTAKES = (
     Mistake(
         10, "embedding taken behind the projection head", "objectives/simclr.py", "    def _views(",
         "    def embed(self, inputs: Tensor) -> Tensor:\n"
-        "        return F.normalize(self.head(self.encoder.features(inputs)), dim=-1)\n\n    def _views(",
+        "        return F.normalize(self.projector(self.encoder.features(inputs)), dim=-1)\n\n    def _views(",
         EMBEDDED,
     ),
     Mistake(

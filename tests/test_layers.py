@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-FOUNDATION = {"errors", "catalog", "config", "schema", "storage", "stage", "cluster", "progress"}
+FOUNDATION = {"errors", "catalog", "config", "schema", "storage", "stage", "cluster", "progress", "kernels"}
 SETTINGS = {"objectives.image_config"} | {
     f"{part}.config" for part in ("data", "models", "objectives", "train", "evaluation", "release", "serve", "monitor")
 }

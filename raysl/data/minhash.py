@@ -7,6 +7,7 @@ measured exactly (up to 64-bit hash collisions); the first document in order is 
 components of all pairs that were checked and hold. Cost: 8 bytes a word for the shingles, 12 bytes a band of a document.
 """
 
+import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -17,6 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from raysl.data.minhash_words import character_table
+from raysl.kernels import has_numba
 
 NUM_PERMUTATIONS = 120
 RECALL = 0.999
@@ -105,15 +107,7 @@ def chunks(texts: pa.Array | pa.ChunkedArray, compiled: bool = True) -> list[pa.
 @cache
 def kernels(compiled: bool = True) -> ModuleType:
     """The compiled kernels where they are wanted and numba is installed, the numpy ones otherwise: same results."""
-    from raysl.data import minhash_numpy
-
-    if not compiled:
-        return minhash_numpy
-    try:
-        from raysl.data import minhash_numba
-    except ImportError:
-        return minhash_numpy
-    return minhash_numba
+    return importlib.import_module(f"raysl.data.minhash_{'numba' if compiled and has_numba() else 'numpy'}")
 
 
 def shingle_hashes(texts: pa.Array, ngram: int, compiled: bool = True) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:

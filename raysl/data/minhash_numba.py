@@ -3,26 +3,20 @@
 Compiled once per machine (about 10 s, kept in numba's cache); they release the GIL.
 """
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from raysl.data.minhash_words import ALONE, TABLE_SIZE
+from raysl.kernels import compiled
 
-F = TypeVar("F", bound=Callable[..., Any])
 U64 = NDArray[np.uint64]
 U32 = NDArray[np.uint32]
 I64 = NDArray[np.int64]
 
 BASE = np.uint64(0x9E3779B97F4A7C15)
 ALONE_FLAG = np.uint32(ALONE)
-
-
-def compiled(function: F) -> F:
-    return numba.njit(cache=True, nogil=True, error_model="numpy")(function)  # type: ignore[no-any-return]
 
 
 @compiled

@@ -1,28 +1,21 @@
-"""Two operators that torch 2.13 trains at half speed in fp32 on a CPU with AVX2 alone, as most laptops have.
+"""Convolutions, whose weight gradient torch 2.13 takes at half speed in fp32 on a CPU with AVX2 alone, as laptops have.
 
-Measured in docs/decisions/0008. Elsewhere, in bf16 and without gradients torch's own are called.
+Measured in docs/decisions/0008. Elsewhere, in bf16 and without gradients torch's own is called.
 """
 
-import math
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from raysl.models.gelu import trains_in_fp32
+
 HAS_AVX2_ALONE = torch.backends.cpu.get_cpu_capability() == "AVX2"
 BLOCK_BYTES = 4 << 20
 """Size of the patches that one matrix product of a weight gradient takes, so that they stay in the cache."""
 LEAST_DEPTH = 128
 """Input channels times kernel side from which on matrix products are the faster way."""
-
-
-def gelu(x: Tensor, approximate: str) -> Tensor:
-    """GELU (Hendrycks & Gimpel, 2016) as `F.gelu` gives it, to the rounding of fp32; `approximate` is `tanh` or `none`."""
-    if approximate == "tanh" and _trains(x):
-        y: Tensor = GeluBySigmoid.apply(x)  # type: ignore[no-untyped-call]
-        return y
-    return F.gelu(x, approximate=approximate)
 
 
 class Convolution(nn.Conv2d):
@@ -32,40 +25,15 @@ class Convolution(nn.Conv2d):
         super().__init__(channels, out, kernel, stride, padding=kernel // 2, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.in_channels * self.kernel_size[0] >= LEAST_DEPTH and self.weight.requires_grad and _trains(x):
+        if (
+            self.in_channels * self.kernel_size[0] >= LEAST_DEPTH
+            and self.weight.requires_grad
+            and HAS_AVX2_ALONE
+            and trains_in_fp32(x)
+        ):
             y: Tensor = ConvolutionByProducts.apply(x, self.weight, self.stride[0])  # type: ignore[no-untyped-call]
             return y
         return super().forward(x)
-
-
-def _trains(x: Tensor) -> bool:
-    return (
-        HAS_AVX2_ALONE and x.device.type == "cpu" and x.dtype == torch.float32 and x.requires_grad
-        and not torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling()
-    )  # fmt: skip
-
-
-class GeluBySigmoid(torch.autograd.Function):
-    """tanh is slow there, sigmoid is not, and (1 + tanh z) / 2 = sigmoid 2z.
-
-    y = x s, s = sigmoid(z), z = a (x + c x^3); its derivative s + s (1 - s) (3 z - 2 a x) is all that is kept.
-    """
-
-    SCALE, CUBIC = 2 * math.sqrt(2 / math.pi), 0.044715
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        z = torch.addcmul(x, x * x, x, value=GeluBySigmoid.CUBIC)  # without the factor a
-        s = (z * GeluBySigmoid.SCALE).sigmoid_()
-        y = x * s
-        bent = torch.ops.aten.sigmoid_backward(z.sub_(x, alpha=2 / 3), s)
-        ctx.save_for_backward(s.add_(bent, alpha=3 * GeluBySigmoid.SCALE))
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        derivative: Tensor = ctx.saved_tensors[0]
-        return gradient * derivative
 
 
 class ConvolutionByProducts(torch.autograd.Function):

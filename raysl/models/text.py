@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from raysl.models.config import BertConfig, GptConfig, TransformerConfig
 from raysl.models.encoder import Encoder
+from raysl.models.gelu import gelu
 from raysl.models.transformer import BERT_STYLE, GPT_STYLE, Block, BlockStyle, as_bias, initialize
 
 PAD, UNK, CLS, SEP, MASK = range(5)
@@ -121,7 +122,7 @@ class Bert(TextEncoder):
 
     def vocabulary_logits(self, vectors: Tensor) -> Tensor:
         """Scores of every token (..., vocab) for the given contextual vectors; weights are tied to the embeddings."""
-        return F.linear(self.head_norm(F.gelu(self.head(vectors))), self.tokens.weight, self.head_bias)
+        return F.linear(self.head_norm(gelu(self.head(vectors), "none")), self.tokens.weight, self.head_bias)
 
 
 class Gpt(TextEncoder):

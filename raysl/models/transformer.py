@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from raysl.models.avx2 import gelu
+from raysl.models.gelu import gelu
 
 
 @dataclass(frozen=True)

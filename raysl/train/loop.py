@@ -50,6 +50,7 @@ class Trainer:
     def __post_init__(self) -> None:
         config = self.config
         self.objective.to(self.world.device)
+        self.parameters = list(self.objective.parameters())
         self.optimizer = optimizers.build(self.objective, config.optimizer)
         self.peak_rate = optimizers.peak_rate(config.optimizer, config.global_batch_size)
         self.average = WeightAverage(self.objective, config.ema_decay) if config.ema_decay else None
@@ -103,7 +104,7 @@ class Trainer:
         return self.step % every == 0 or self.step == self.config.max_steps
 
     def _optimizer_step(self, rows: StepRows) -> dict[str, Tensor]:
-        torch.manual_seed((self.seed << 24) ^ (self.step << 4) ^ self.world.rank)  # dropout: a function of the position
+        self.world.seed((self.seed << 24) ^ (self.step << 4) ^ self.world.rank)  # dropout: a function of the position
         micro_batches = [{k: v.to(self.world.device, non_blocking=True) for k, v in b.items()} for b in rows.batches]
         totals = self.world.total(
             torch.stack([self.objective.targets(b).to(self.world.device) for b in micro_batches]).sum(0)
@@ -113,7 +114,7 @@ class Trainer:
             output = self._backward(batch, totals, sync=place == len(micro_batches) - 1)
             for name, value in {"loss": output.loss.detach(), **output.metrics}.items():
                 sums[name] = sums.get(name, torch.zeros_like(value)) + value
-        norm = nn.utils.clip_grad_norm_(self.objective.parameters(), self.config.optimizer.max_gradient_norm)
+        norm = self._clip()
         rate = self.peak_rate * optimizers.rate_share(self.step, self.config.max_steps, self.config.optimizer)
         optimizers.set_rate(self.optimizer, rate)
         self.optimizer.step()
@@ -131,6 +132,14 @@ class Trainer:
                 output: StepOutput = parallel(batch, totals)
             (output.loss * self.world.size).backward()  # type: ignore[no-untyped-call]
         return output
+
+    def _clip(self) -> Tensor:
+        """Norm of the gradients as they came. A GPU is not asked whether it is too large: that would wait for it."""
+        limit = self.config.optimizer.max_gradient_norm
+        norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        if self.world.device.type != "cpu" or not norm <= limit:
+            nn.utils.clip_grads_with_norm_(self.parameters, limit, norm)
+        return norm
 
     def _log(self, metrics: Mapping[str, Tensor]) -> int:
         """Reports the numbers of this step and the speed since the last; returns whether a rank has been told to leave."""

@@ -36,6 +36,12 @@ class World:
         totals = self.total(torch.tensor([values[name] for name in names], device=self.device)).tolist()
         return dict(zip(names, totals, strict=True))
 
+    def seed(self, number: int) -> None:
+        """Seeds torch on this rank's device; `torch.manual_seed` asks every kind of device, .5 ms on a CPU."""
+        torch.default_generator.manual_seed(number)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(number)
+
     def must_end(self) -> bool:
         return self.leaving() == MUST_END
 

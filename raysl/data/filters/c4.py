@@ -20,7 +20,8 @@ from raysl.config import PluginConfig
 from raysl.data.filters import c4_lines
 from raysl.data.filters.base import Bools, Filter
 from raysl.data.filters.c4_lines import Pages, Rules
-from raysl.data.filters.measures import has_numba, text_array
+from raysl.data.filters.measures import text_array
+from raysl.kernels import has_numba
 from raysl.schema import TEXT
 
 

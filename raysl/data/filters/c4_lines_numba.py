@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from raysl.data.filters.c4_lines import FEW_WORDS, JAVASCRIPT, LONG_WORD, NO_END, POLICIES, POLICY, REASONS, Pages, Rules
 from raysl.data.filters.characters import BEYOND, MARK, TABLE_SIZE, TERMINAL, character_flags
-from raysl.data.filters.words_numba import compiled, cut, decode
+from raysl.data.filters.words_numba import cut, decode
+from raysl.kernels import compiled
 
 NEWLINE, BLANK, OPEN, CLOSE, BRACKET = 10, 32, 91, 93, 123
 I64 = NDArray[np.int64]

@@ -6,9 +6,8 @@ stands between two of them, both without blanks at their ends; empty ones do not
 """
 
 import importlib
-import importlib.util
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from types import ModuleType
 from typing import ClassVar
 
@@ -17,6 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from raysl.data.filters.characters import character_flags
+from raysl.kernels import has_numba
 from raysl.schema import TEXT
 
 I64 = NDArray[np.int64]
@@ -98,11 +98,6 @@ def text_array(batch: pa.Table) -> pa.StringArray:
     """The texts of a batch in one piece."""
     texts = batch[TEXT].combine_chunks()
     return texts if isinstance(texts, pa.StringArray) else pa.concat_arrays(texts.chunks)
-
-
-@cache
-def has_numba() -> bool:
-    return importlib.util.find_spec("numba") is not None
 
 
 def _kernels(name: str, compiled: bool) -> ModuleType:

@@ -37,13 +37,13 @@ from raysl.data.filters.words_numba import (
     DASH,
     DOT,
     STAR,
-    compiled,
     cut,
     decode,
     is_abbreviation,
     stop_bit,
     stop_word,
 )
+from raysl.kernels import compiled
 
 U64 = NDArray[np.uint64]
 I64 = NDArray[np.int64]

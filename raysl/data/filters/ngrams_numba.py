@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from raysl.data.filters.measures import LONGEST_TOP, REPEATED_NGRAMS, TOP_NGRAMS
 from raysl.data.filters.measures_numba import BASE, mix64
-from raysl.data.filters.words_numba import compiled
+from raysl.kernels import compiled
 
 I64 = NDArray[np.int64]
 NUM_TOP, FIRST_REPEATED, LAST_REPEATED = len(TOP_NGRAMS), REPEATED_NGRAMS[0], REPEATED_NGRAMS[-1]

@@ -1,9 +1,7 @@
 """The compiled form of words.py: tokens of a piece, on code points and their flags."""
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
-import numba
 import numpy as np
 
 from raysl.data.filters.characters import (
@@ -21,8 +19,8 @@ from raysl.data.filters.characters import (
 )  # fmt: skip
 from raysl.data.filters.measures import STOPS
 from raysl.data.filters.words import ABBREVIATIONS, MAX_PIECE_CHARS
+from raysl.kernels import compiled
 
-F = TypeVar("F", bound=Callable[..., Any])
 DOT, PLUS, STAR, AT, SLASH, COLON, COMMA, CURLY_QUOTE, QUOTE_MARK, DASH = 46, 43, 42, 64, 47, 58, 44, 0x2019, 39, 45
 
 
@@ -44,10 +42,6 @@ for _place, _word in enumerate(STOPS):
     STOP_CODES[stop_slot(packed(_word))], STOP_BITS[stop_slot(packed(_word))] = packed(_word), 1 << _place
 ABBREVIATION_CODES = np.array(sorted(packed(word) for word in ABBREVIATIONS), np.int64)
 CANNOT, LL, RE, VE, WWW = packed("cannot"), packed("ll"), packed("re"), packed("ve"), packed("www.")
-
-
-def compiled(function: F) -> F:
-    return numba.njit(cache=True, nogil=True, error_model="numpy")(function)  # type: ignore[no-any-return]
 
 
 @compiled
