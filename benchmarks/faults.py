@@ -4,9 +4,10 @@ A tiny BERT trains on two workers while processes are killed with SIGKILL at see
 (RAYSL_FAULTS=3 for fewer, RAYSL_FAULT_KINDS=worker,driver for some). The rows that every worker wrote down and the final
 weights are compared with those of the undisturbed run. Nodes are network namespaces (root and iproute2), each with a Ray
 node of its own; the killed one comes back. A killed driver leaves them running, and a second one starts there. Trials that
-are done stand in runs/faults/trials.jsonl and are not done again.
+are done stand in trials.jsonl of a folder in runs/faults, another for each state of raysl's code, and are not done again.
 """
 
+import hashlib
 import json
 import os
 import random
@@ -30,7 +31,8 @@ from tests import two_hosts
 from tests.two_hosts import Host
 
 ROOT = Path(__file__).parents[1]
-FOLDER = ROOT / "runs" / "faults"
+CODE = b"".join(path.read_bytes() for path in sorted((ROOT / "raysl").rglob("*.py")))
+FOLDER = ROOT / "runs" / "faults" / hashlib.sha256(CODE).hexdigest()[:12]
 TRIALS = int(os.environ.get("RAYSL_FAULTS", "10"))
 KINDS = tuple(os.environ.get("RAYSL_FAULT_KINDS", "worker,driver,node").split(","))
 STEPS, CHECKPOINT_EVERY, WORKERS = 240, 20, 2

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from raysl.models.gelu import trains_in_fp32
 
@@ -49,6 +50,7 @@ class ConvolutionByProducts(torch.autograd.Function):
         return F.conv2d(images, weight, stride=stride, padding=weight.shape[-1] // 2)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, None]:
         images, weight = ctx.saved_tensors
         stride, padding = [ctx.stride] * 2, [weight.shape[-1] // 2] * 2

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from raysl.kernels import has_numba
 
@@ -43,6 +44,7 @@ class CompiledGelu(torch.autograd.Function):
         return y
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         slope: Tensor = ctx.saved_tensors[0]
         return gradient * slope, None
