@@ -7,11 +7,11 @@ import importlib
 import logging
 import os
 import sys
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from threading import Thread
 from typing import Any, TextIO
 
 from raysl import progress
@@ -35,12 +35,6 @@ FOR_WORKERS = {"MALLOC_ARENA_MAX": "1"}
 """Read by glibc at the start of a process. Ray trains in a thread, and a heap that belongs to a thread ends at 64 MB: larger
 tensors come from the system page by page, zeroed, in each step: the smoke GPT trained at 58 % of its speed."""
 
-
-FOR_OWN = {
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # the node stays as long as the command
-    "RAY_WARN_BLOCKING_GET_INSIDE_ASYNC": "0",  # as Ray Train sets it for its controller
-}
-"""Of a local cluster alone; read by Ray Train's controller."""
 
 OWN = "raysl_own"
 """A resource that only clusters have which a command started for itself."""
@@ -85,7 +79,7 @@ def in_job() -> bool:
 
 def _join(ray: Any) -> Any:
     """A job's workers find the code in the uploaded folder; those of a script need its PYTHONPATH."""
-    environment = None if in_job() else {"env_vars": _unset(FOR_WORKERS) | {"PYTHONPATH": _python_path()}}
+    environment = None if in_job() else {"env_vars": unset(FOR_WORKERS) | {"PYTHONPATH": _python_path()}}
     try:
         return ray.init(address="auto", log_to_driver=False, logging_level="ERROR", runtime_env=environment)
     except ConnectionError as error:
@@ -100,25 +94,33 @@ def _start_local(ray: Any, options: dict[str, Any], importing: str) -> Any:
     start = partial(
         ray.init, address="local", object_store_memory=400 * 2**20, resources={OWN: 1}, **quiet_options, **options
     )
-    with _environment(PYTHONPATH=_python_path(), **_unset(FOR_WORKERS | FOR_OWN)), ThreadPoolExecutor(1) as beside:
-        beside.submit(importlib.import_module, importing)
-        for _ in range(2):  # a busy machine may miss Ray's fixed 30 s for its raylet
-            try:
-                return start()
-            except Exception as error:
-                ray.shutdown()
-                if "timed out" not in str(error):
-                    raise
-        return start()
+    beside = Thread(target=importlib.import_module, args=(importing,), daemon=True)  # an interrupt does not wait for it
+    with environment(PYTHONPATH=_python_path(), **unset(FOR_WORKERS)):
+        beside.start()
+        context = _patiently(start, ray.shutdown)
+    beside.join()
+    return context
 
 
-def _unset(environment: dict[str, str]) -> dict[str, str]:
+def _patiently(start: Callable[[], Any], stop: Callable[[], None]) -> Any:
+    """A busy machine may miss Ray's fixed 30 s for its raylet: it gets three of them."""
+    for _ in range(2):
+        try:
+            return start()
+        except Exception as error:
+            stop()
+            if "timed out" not in str(error):
+                raise
+    return start()
+
+
+def unset(environment: dict[str, str]) -> dict[str, str]:
     """Without what the user has set. A job's workers have what `ray start` was given (docs/cluster.md)."""
     return {name: value for name, value in environment.items() if name not in os.environ}
 
 
 @contextmanager
-def _environment(**values: str) -> Iterator[None]:
+def environment(**values: str) -> Iterator[None]:
     """What processes started in the block inherit. A runtime_env would cost every worker of the node a second start."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from raysl.errors import ConfigError
 from raysl.train.config import OptimizerConfig
+from raysl.train.eager import AdamW
 from raysl.train.lars import LARS
 from raysl.train.muon import Muon
 
@@ -47,7 +48,7 @@ def adamw(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
 
 
 def _adamw(groups: list[Group], config: OptimizerConfig) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
+    return AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
 
 
 class Optimizers:

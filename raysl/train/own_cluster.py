@@ -1,14 +1,17 @@
-"""Ray Train on a cluster that this command started for itself (`cluster.own`): fewer processes, a third less time to start.
+"""Ray Train on a cluster that this command started for itself (`cluster.own`): fewer processes, half the time to start.
 
-Ray Train 2.60 surrounds the workers with actors that a shared cluster needs: one removes the workers' reservation should the
-controller die without the job, one asks for more nodes, one splits data sets over the workers (there are none: raysl reads
-shards), and one looks for nodes that are taken away (`cluster.FOR_OWN`). A cluster of one node that ends with the command
-has none of these cases, and each actor wakes 100 times a second. The controller gets no environment of its own either,
-because its node has it already: with one, no process that stands ready can be used. docs/decisions/0009.
+Ray Train 2.60 runs its controller as an actor, and surrounds it with actors that a shared cluster needs: one removes the
+workers' reservation should the controller die without the job, one asks for more nodes, one splits data sets over the
+workers (there are none: raysl reads shards), one looks for nodes that are taken away (`FOR_CONTROLLER`), and at one the
+ranks meet to report. A cluster of one node that ends with the command needs none of these: here the controller runs in the
+driver, which has imported all it takes, and Ctrl-C reaches it. docs/decisions/0009.
 """
 
-import threading
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+from unittest.mock import Mock, patch
 
 import ray
 from ray.train.torch import TorchTrainer
@@ -16,6 +19,15 @@ from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.execution.controller import TrainController
 from ray.train.v2._internal.execution.scaling_policy.fixed import FixedScalingPolicy
+from ray.train.v2._internal.execution.worker_group import WorkerGroup, state, worker_group
+
+from raysl import cluster
+
+FOR_CONTROLLER = {
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # the node stays as long as the command
+    "RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING": "0",  # it would write to the terminal
+    "RAY_WARN_BLOCKING_GET_INSIDE_ASYNC": "0",  # as Ray Train sets it for its controller
+}
 
 
 class OwnClusterTrainer(TorchTrainer):  # type: ignore[misc]
@@ -26,14 +38,56 @@ class OwnClusterTrainer(TorchTrainer):  # type: ignore[misc]
         return [callback for callback in super()._create_default_callbacks() if not isinstance(callback, needless)]
 
     def _initialize_and_run_controller(self, scaling_policy: Any, **arguments: Any) -> Any:
-        """As Ray's, in the environment of the node."""
+        """As Ray's, in this process; an interrupt ends the workers and goes on to the caller."""
         if type(scaling_policy) is FixedScalingPolicy:
             scaling_policy = _AsItIs(self.scaling_config)
-        controller = ray.remote(num_cpus=0)(TrainController).remote(scaling_policy=scaling_policy, **arguments)
-        if threading.current_thread() is threading.main_thread():
-            self._register_sigint_handler(controller)
-        ray.get(controller.run.remote())
-        return ray.get(controller.get_result.remote())
+        with cluster.environment(**cluster.unset(FOR_CONTROLLER)), _without_reports():
+            controller = _Controller(scaling_policy=scaling_policy, **arguments)
+            loop = asyncio.new_event_loop()  # not asyncio.run, which would hold an interrupt back while workers start
+            try:
+                loop.run_until_complete(controller.run())
+            except BaseException:
+                if group := controller.get_worker_group():
+                    group.abort()
+                raise
+            finally:
+                loop.close()
+        return controller.get_result()
+
+
+@contextmanager
+def _without_reports() -> Iterator[None]:
+    """No actor at which the ranks meet to report: they write their own checkpoints and metrics (train/run.py)."""
+    with patch.object(worker_group, "SynchronizationActor", Mock()), patch.object(state, "_shutdown_sync_actor"):
+        yield
+
+
+class _Workers(WorkerGroup):  # type: ignore[misc]
+    """In the environment of the node, so that processes which stand ready can be used, and without a way to report."""
+
+    @staticmethod
+    def _get_worker_runtime_env(custom_runtime_env: Any) -> dict[str, Any]:
+        return dict(custom_runtime_env)
+
+    def _init_train_context_on_workers(
+        self, workers: list[Any], sync_actor: Any, train_context_args: dict[str, Any]
+    ) -> None:
+        common = {
+            "train_run_context": self._train_run_context, "synchronization_actor": None, "controller_actor": None,
+            "storage_context": self._storage_context, "worker_callbacks": self._worker_callbacks_to_propagate,
+        }  # fmt: skip
+        ray.get([
+            worker.actor.init_train_context.remote(
+                distributed_context=worker.distributed_context, **common,
+                **{name: values[number] for name, values in train_context_args.items()},
+            )
+            for number, worker in enumerate(workers)
+        ])  # fmt: skip
+        self._decorate_worker_log_file_paths(workers)
+
+
+class _Controller(TrainController):  # type: ignore[misc]
+    worker_group_cls = _Workers
 
 
 class _AsItIs(FixedScalingPolicy):  # type: ignore[misc]

@@ -1,5 +1,8 @@
 """Groups, schedule and steps of the optimizers (checks 8 and 9 of docs/pretrain.md)."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from pydantic import ValidationError
@@ -244,3 +247,36 @@ def test_average_of_weights_by_hand_and_applied_only_inside_the_block() -> None:
     with average.applied():
         assert float(model.weight) == pytest.approx(2.9)
     assert float(model.weight) == 3.0
+
+
+def test_adamw_steps_as_torch_s_own() -> None:
+    ours, theirs = SmallNet(), SmallNet()
+    theirs.load_state_dict(ours.state_dict())
+    settings = OptimizerConfig(weight_decay=0.1)
+    optimizer = build(ours, settings)
+    reference = torch.optim.AdamW(decay_groups(theirs, 0.1), lr=settings.learning_rate, betas=settings.betas, fused=True)
+    for number in range(4):
+        for model, steps in ((ours, optimizer), (theirs, reference)):
+            for parameter in model.parameters():
+                parameter.grad = torch.full_like(parameter, 0.1 * (number - 1.5))
+            steps.step()
+            steps.zero_grad()
+    for parameter, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert torch.equal(parameter, other)
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon", "lars"])
+def test_no_optimizer_imports_the_compiler(kind: str) -> None:
+    script = f"""
+import sys, torch
+from raysl.train.config import OptimizerConfig
+from raysl.train.optimizers import build
+model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Linear(3, 3), torch.nn.Linear(3, 2))
+optimizer = build(model, OptimizerConfig(type={kind!r}))
+model(torch.ones(1, 2)).sum().backward()
+optimizer.step()
+optimizer.zero_grad()
+optimizer.load_state_dict(optimizer.state_dict())
+sys.exit("torch._dynamo" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", script]).returncode == 0

@@ -104,7 +104,24 @@ def test_a_cluster_of_our_own_runs_the_training_and_nothing_that_watches_over_a_
     before = set(state.actors())
     run.train(config_of(ray_cluster / "few", max_steps=5), lambda message: None)
     started = [facts["ActorClassName"] for actor, facts in state.actors().items() if actor not in before]
-    assert sorted(started) == ["RayTrainWorker", "RayTrainWorker", "SynchronizationActor", "TrainController"]
+    assert started == ["RayTrainWorker", "RayTrainWorker"]
+
+
+def test_an_interrupt_ends_the_workers_and_goes_on_to_the_command(ray_cluster: Path) -> None:
+    config = config_of(ray_cluster / "interrupted", max_steps=100_000)
+    Thread(target=interrupt, args=(config.folder / "metrics.jsonl",), daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        run.train(config, lambda message: None)
+    workers = [facts for facts in state.actors().values() if facts["ActorClassName"] == "RayTrainWorker"]
+    assert workers[-2:]
+    assert all(facts["State"] == "DEAD" for facts in workers)
+
+
+def interrupt(moment: Path) -> None:
+    """Ctrl-C in the main thread, once a file is there."""
+    while not moment.exists():
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_a_mistake_is_told_once_and_not_tried_again(ray_cluster: Path) -> None:
