@@ -47,7 +47,8 @@ class OwnClusterTrainer(TorchTrainer):  # type: ignore[misc]
             try:
                 loop.run_until_complete(controller.run())
             except BaseException:
-                if group := controller.get_worker_group():
+                group = controller.get_worker_group()
+                if group and group.has_started():
                     group.abort()
                 raise
             finally:
