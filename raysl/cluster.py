@@ -121,7 +121,7 @@ def unset(environment: dict[str, str]) -> dict[str, str]:
 
 @contextmanager
 def environment(**values: str) -> Iterator[None]:
-    """What processes started in the block inherit. A runtime_env would cost every worker of the node a second start."""
+    """Of this process and those it starts in the block. A runtime_env would cost every worker of the node a second start."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:
