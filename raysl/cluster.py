@@ -8,11 +8,12 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from threading import Thread
 from typing import Any, TextIO
+from unittest.mock import patch
 
 from raysl import progress
 from raysl.errors import ConfigError
@@ -39,6 +40,9 @@ tensors come from the system page by page, zeroed, in each step: the smoke GPT t
 OWN = "raysl_own"
 """A resource that only clusters have which a command started for itself."""
 
+_while_connected = ExitStack()
+"""What ends when this process leaves its cluster."""
+
 
 def prepare_environment() -> None:
     """Sets Ray's switches for this process and its workers; a value the user set wins. Call before `import ray`."""
@@ -49,7 +53,7 @@ def prepare_environment() -> None:
 def connect(num_cpus: int | None = None, temp_dir: str | None = None, importing: str = "ray") -> None:
     """Joins the job's cluster or the one RAY_ADDRESS names; else starts a local one that nobody else joins.
 
-    A bare `ray.init()` would join any cluster found on the machine. Costs about 4 s locally, most of it for processes that
+    A bare `ray.init()` would join any cluster found on the machine. Costs 3 to 5 s locally, most of it for processes that
     start one after the other; the module `importing`, which the caller needs next, is imported meanwhile.
     """
     prepare_environment()
@@ -63,6 +67,10 @@ def connect(num_cpus: int | None = None, temp_dir: str | None = None, importing:
         context = _start_local(ray, {"num_cpus": num_cpus, "_temp_dir": temp_dir}, importing)
     logger.info("Ray's own logs: %s/logs", context.address_info["session_dir"])
     _tame_ray_data()
+    if own():
+        from raysl import own_data
+
+        _while_connected.enter_context(own_data.without_actors())
 
 
 def own() -> bool:
@@ -95,11 +103,23 @@ def _start_local(ray: Any, options: dict[str, Any], importing: str) -> Any:
         ray.init, address="local", object_store_memory=400 * 2**20, resources={OWN: 1}, **quiet_options, **options
     )
     beside = Thread(target=importlib.import_module, args=(importing,), daemon=True)  # an interrupt does not wait for it
-    with environment(PYTHONPATH=_python_path(), **unset(FOR_WORKERS)):
+    with environment(PYTHONPATH=_python_path(), **unset(FOR_WORKERS)), _few_processes():
         beside.start()
         context = _patiently(start, ray.shutdown)
     beside.join()
     return context
+
+
+@contextmanager
+def _few_processes() -> Iterator[None]:
+    """One node that ends with the command needs no API server (Ray waits 1.5 s for its start), no autoscaler, and nobody
+    who reads what the workers print: it stays in their files.
+    """
+    from ray._private import node, parameter
+
+    few = partial(parameter.RayParams, no_monitor=True, include_log_monitor=False)
+    with patch.object(parameter, "RayParams", few), patch.object(node.Node, "start_api_server"):
+        yield
 
 
 def _patiently(start: Callable[[], Any], stop: Callable[[], None]) -> Any:
@@ -154,6 +174,7 @@ def disconnect() -> None:
     """Leaves the cluster; a local one that this process started ends."""
     import ray
 
+    _while_connected.close()
     if ray.is_initialized():
         ray.shutdown()
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-FOUNDATION = {"errors", "catalog", "config", "schema", "storage", "stage", "cluster", "progress", "kernels"}
+FOUNDATION = {"errors", "catalog", "config", "schema", "storage", "stage", "cluster", "own_data", "progress", "kernels"}
 SETTINGS = {"objectives.image_config"} | {
     f"{part}.config" for part in ("data", "models", "objectives", "train", "evaluation", "release", "serve", "monitor")
 }
@@ -31,7 +31,7 @@ LAYERS = {
     "cli": {"run", "run_config"},
 }  # fmt: skip
 RAY = {
-    "cluster", "data.steps", "data.distributed", "data.decode_tasks", "train.run", "train.own_cluster",
+    "cluster", "own_data", "data.steps", "data.distributed", "data.decode_tasks", "train.run", "train.own_cluster",
     "train.preemption", "train.tune", "evaluation.suite", "serve.app", "serve.deployment",
 }  # fmt: skip
 NO_TORCH = {"serve", "data", "monitor", "metrics", "report"}

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +24,8 @@ TOPICS = {"net": "socket packet port server", "math": "matrix vector sum product
 STAGES = ("prepare", "pretrain", "finetune", "evaluate", "release")
 
 
-def write_run(folder: Path) -> Path:
-    """A corpus of three topics and a YAML with every stage over it."""
+def write_run(folder: Path, stages: Sequence[str] = STAGES) -> Path:
+    """A corpus of three topics and a YAML with `stages` over it."""
     generator = np.random.default_rng(0)
     filler = [f"word{number}" for number in range(400)]
     rows = []
@@ -33,6 +34,7 @@ def write_run(folder: Path) -> Path:
         words = generator.choice([*(TOPICS[label].split() * 30), *filler], size=60)
         rows.append({"id": f"d{number}", "text": " ".join(words), "label": label})
     (folder / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    os.utime(folder / "corpus.jsonl", (0, 0))  # one corpus, wherever it lies
     config = {
         "name": "tiny", "run_dir": "run", "seed": 1,
         "prepare": {
@@ -53,7 +55,7 @@ def write_run(folder: Path) -> Path:
         "serve": {"tasks": ["classify", "embed", "search"]},
     }  # fmt: skip
     path = folder / "run.yaml"
-    path.write_text(yaml.safe_dump(config))
+    path.write_text(yaml.safe_dump({key: config[key] for key in config if key not in STAGES or key in stages}))
     return path
 
 
@@ -76,8 +78,26 @@ def hashes(run: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A run that was killed in every stage by SIGKILL of the driver, so that no handler ran; what its starts said."""
     folder = tmp_path_factory.mktemp("run")
-    return folder / "run", finish(start(write_run(folder)))
+    path, run, said = write_run(folder), folder / "run", ""
+    for moment in (
+        run / "prepare" / "work", run / "pretrain" / "checkpoints" / "step-000000010", run / "finetune",
+        run / "evaluate", run / "release",
+    ):  # fmt: skip
+        process = start(path)
+        wait_for(moment, process)
+        os.kill(process.pid, signal.SIGKILL)
+        said += process.communicate(timeout=60)[1]
+    return run, said + finish(start(path))
+
+
+@pytest.fixture(scope="module")
+def in_one_go(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The two longest stages of the same run, which nothing interrupted."""
+    folder = tmp_path_factory.mktemp("one_go")
+    finish(start(write_run(folder, ("prepare", "pretrain"))))
+    return folder / "run"
 
 
 def test_every_stage_leaves_a_manifest_and_the_run_its_four_files(finished: tuple[Path, str]) -> None:
@@ -135,28 +155,14 @@ def test_another_config_is_refused_and_nothing_is_lost(finished: tuple[Path, str
     assert hashes(run) == before
 
 
-def test_killed_in_every_stage_it_goes_on_and_prepares_the_same_bytes(finished: tuple[Path, str], tmp_path: Path) -> None:
-    """SIGKILL of the driver: no handler runs. What was finished stays, what was begun goes on."""
-    path = write_run(tmp_path)
-    run, source = tmp_path / "run", finished[0].parent / "corpus.jsonl"
-    stamp = source.stat()
-    os.utime(tmp_path / "corpus.jsonl", ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
-    for moment in (
-        run / "prepare" / "work", run / "pretrain" / "checkpoints" / "step-000000010", run / "finetune",
-        run / "evaluate", run / "release",
-    ):  # fmt: skip
-        process = start(path)
-        wait_for(moment, process)
-        os.kill(process.pid, signal.SIGKILL)
-        process.communicate(timeout=60)
-    output = finish(start(path))
+def test_killed_in_every_stage_it_went_on_and_prepared_the_same_bytes(finished: tuple[Path, str], in_one_go: Path) -> None:
+    run, output = finished
     assert "prepare: done already" in output
-    ours = stage.read_manifest(run, "prepare")
-    theirs = stage.read_manifest(finished[0], "prepare")
+    ours, theirs = stage.read_manifest(run, "prepare"), stage.read_manifest(in_one_go, "prepare")
     assert ours is not None
     assert theirs is not None
     assert ours.files == theirs.files
-    assert hashes(run)["pretrain"] == hashes(finished[0])["pretrain"], "resumed weights differ from those of one go"
+    assert hashes(run)["pretrain"] == hashes(in_one_go)["pretrain"], "resumed weights differ from those of one go"
     steps = [json.loads(line).get("step") for line in (run / "metrics.jsonl").read_text().splitlines() if '"loss"' in line]
     assert [step for step in steps if step in (5, 10, 15, 20, 25, 30)].count(15) == 1
 

@@ -20,6 +20,7 @@ from raysl.objectives.base import Batch, Objective, StepOutput
 from raysl.train import optimizers
 from raysl.train.batches import StepBatches, StepRows
 from raysl.train.config import PretrainConfig
+from raysl.train.eager import data_parallel
 from raysl.train.ema import WeightAverage
 from raysl.train.evaluate import Evaluator
 from raysl.train.health import Watch
@@ -67,7 +68,7 @@ class Trainer:
             module = cast(nn.Module, torch.compile(module))
         if self.world.size == 1:
             return module
-        return DistributedDataParallel(module, gradient_as_bucket_view=True)
+        return data_parallel(module)
 
     def run(self) -> dict[str, float]:
         """Trains and leaves the weights to keep in `objective`; returns the last held-out metrics.

@@ -13,9 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from ray._private import state
 from tokenizers import Tokenizer
 
-from raysl import schema, storage
+from raysl import cluster, schema, storage
 from raysl.data.dedup import add_to_index, deduplicate_against
 from raysl.data.pipeline import prepare
 from raysl.data.shards import TokenRows, open_shard
@@ -120,6 +121,16 @@ def test_made_again_it_has_the_same_bytes(ray_cluster: Path, prepared: tuple[Pat
     again = prepare(make_config(ray_cluster), redo=True)
     assert again.files == prepared[1].files
     assert not (prepared[0] / "work").exists()
+
+
+def test_a_cluster_of_our_own_runs_the_tasks_and_no_process_that_a_shared_one_needs(
+    prepared: tuple[Path, Manifest],
+) -> None:
+    assert cluster.own()
+    assert not state.actors()
+    running = " ".join(command(pid) for pid in descendants(os.getpid()))
+    assert "raylet" in running
+    assert not [name for name in ("dashboard.py", "monitor.py", "_StatsActor", "Coordinator") if name in running]
 
 
 def test_new_rows_are_compared_with_the_kept_ones(ray_cluster: Path) -> None:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -278,5 +279,24 @@ optimizer.step()
 optimizer.zero_grad()
 optimizer.load_state_dict(optimizer.state_dict())
 sys.exit("torch._dynamo" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", script]).returncode == 0
+
+
+@pytest.mark.parametrize("compiles", [False, True])
+def test_ddp_imports_the_compiler_only_for_a_compiled_model(compiles: bool, tmp_path: Path) -> None:
+    script = f"""
+import sys, torch
+from raysl.train.eager import data_parallel
+torch.distributed.init_process_group("gloo", init_method="file://{tmp_path}/meet", rank=0, world_size=1)
+model = torch.nn.Linear(2, 3)
+parallel = data_parallel(torch.compile(model, backend="eager") if {compiles} else model)
+with parallel.no_sync():
+    parallel(torch.ones(1, 2)).sum().backward()
+parallel(torch.ones(1, 2)).sum().backward()
+assert torch.equal(model.weight.grad, torch.full((3, 2), 2.0))
+assert parallel._use_python_reducer is False
+torch.distributed.destroy_process_group()
+sys.exit(("torch._dynamo" in sys.modules) != {compiles})
 """
     assert subprocess.run([sys.executable, "-c", script]).returncode == 0
