@@ -37,6 +37,8 @@ def test_a_node_that_goes_costs_its_units_only(hosts: tuple[Host, Host], shared_
     for number, (section, moment) in enumerate(
         [({}, "clean-00000"), ({"deduplicate": {"max_task_mb": 0.03}}, "keyed/part-00001")]
     ):
+        if number:
+            join(second, head, shared_disk / "ray-again")
         storage.remove(shared_disk / "run")
         make_config(shared_disk, **section)
         process = prepare(head, shared_disk / "config.yaml")
@@ -51,4 +53,3 @@ def test_a_node_that_goes_costs_its_units_only(hosts: tuple[Host, Host], shared_
             assert kept.items() <= units.items()  # a folder that is made again has another number
             time.sleep(0.002)
         assert finished(process, shared_disk) == expected
-        join(second, head, shared_disk / f"ray-{number}")
