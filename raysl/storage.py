@@ -26,7 +26,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     processes make the same folder only when one of them is what a killed run left behind.
     """
     final = Path(path)
-    final.parent.mkdir(parents=True, exist_ok=True)
+    _make_folders(final.parent)
     temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
     remove(temporary)
     try:
@@ -34,6 +34,17 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         _rename(temporary, final)
     finally:
         remove(temporary)
+
+
+def _make_folders(folder: Path) -> None:
+    """Makes what is missing of a path, but no folder that was being written whole: a later start has removed it, and what
+    is written from now on would come to its final name without what was written before.
+    """
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    for each in reversed(missing):
+        if each.match(".*.tmp"):
+            raise FileNotFoundError(f"{each} was removed while this process wrote in it")
+        each.mkdir(exist_ok=True)
 
 
 def _rename(temporary: Path, final: Path) -> None:

@@ -108,6 +108,21 @@ def test_a_folder_that_is_being_removed_is_never_finished_half_emptied(
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.parametrize("inside", ["prints", "deeper/prints"])
+def test_a_folder_that_a_later_start_removes_is_not_made_again_by_who_wrote_in_it(tmp_path: Path, inside: str) -> None:
+    def write_while_another_start_clears() -> None:
+        with storage.atomic_path(tmp_path / "unit") as temporary:
+            temporary.mkdir()
+            storage.write_text(temporary / "rows", "first")
+            storage.write_text(temporary / inside, "second")
+            storage.remove_unfinished(tmp_path)
+            storage.write_text(temporary / inside, "third")
+
+    with pytest.raises(FileNotFoundError, match="removed while"):
+        write_while_another_start_clears()
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_a_killed_removal_left_goes_with_the_next_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("first", "second"):
         (tmp_path / name / "inner").mkdir(parents=True)
