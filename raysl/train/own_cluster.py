@@ -8,7 +8,9 @@ driver, which has imported all it takes, and Ctrl-C reaches it. docs/decisions/0
 """
 
 import asyncio
-from collections.abc import Iterator
+import signal
+import threading
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any
 from unittest.mock import Mock, patch
@@ -43,17 +45,39 @@ class OwnClusterTrainer(TorchTrainer):  # type: ignore[misc]
             scaling_policy = _AsItIs(self.scaling_config)
         with cluster.environment(**cluster.unset(FOR_CONTROLLER)), _without_reports():
             controller = _Controller(scaling_policy=scaling_policy, **arguments)
-            loop = asyncio.new_event_loop()  # not asyncio.run, which would hold an interrupt back while workers start
             try:
-                loop.run_until_complete(controller.run())
+                finish(controller.run())
             except BaseException:
                 group = controller.get_worker_group()
                 if group and group.has_started():
                     group.abort()
                 raise
-            finally:
-                loop.close()
         return controller.get_result()
+
+
+def finish(work: Coroutine[Any, Any, None]) -> None:
+    """Runs `work` to its end; KeyboardInterrupt at the first Ctrl-C, wherever the main thread is.
+
+    asyncio.run would hold an interrupt back while `work` waits for Ray. Raised alone it can be lost, and was once in a test,
+    in a place (a destructor, a callback) where Python reports errors and goes on.
+    """
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(work)
+
+    def interrupt(*_: object) -> None:
+        loop.call_soon_threadsafe(task.cancel)
+        raise KeyboardInterrupt
+
+    hears = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGINT, interrupt) if hears else None
+    try:
+        loop.run_until_complete(task)
+    except asyncio.CancelledError as error:
+        raise KeyboardInterrupt from error
+    finally:
+        if hears:
+            signal.signal(signal.SIGINT, before)
+        loop.close()
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Pretraining on Ray Train: workers that die, mistakes that must not be tried again, resources that are not there."""
 
+import asyncio
 import os
 import signal
 import time
@@ -15,7 +16,7 @@ from safetensors.torch import load_file
 from raysl import cluster, stage
 from raysl.errors import ConfigError, TrainingError
 from raysl.run_config import RunConfig
-from raysl.train import run
+from raysl.train import own_cluster, run
 from raysl.train.pretrain import pretrain
 from tests.tiny_run import make_run
 from tests.token_shards import random_documents, write_shards
@@ -115,6 +116,26 @@ def test_an_interrupt_ends_the_workers_and_goes_on_to_the_command(ray_cluster: P
     workers = [facts for facts in state.actors().values() if facts["ActorClassName"] == "RayTrainWorker"]
     assert workers[-2:]
     assert all(facts["State"] == "DEAD" for facts in workers)
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_an_interrupt_is_heard_even_where_python_goes_on_after_errors(lost: bool) -> None:
+    class Held:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    async def work() -> None:
+        if lost:
+            Held()  # what its end raises is reported as ignored
+        else:
+            Thread(target=lambda: (time.sleep(0.1), os.kill(os.getpid(), signal.SIGINT)), daemon=True).start()
+        await asyncio.sleep(60)
+
+    handler, began = signal.getsignal(signal.SIGINT), time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        own_cluster.finish(work())
+    assert time.monotonic() - began < 30
+    assert signal.getsignal(signal.SIGINT) is handler
 
 
 def interrupt(moment: Path) -> None:
