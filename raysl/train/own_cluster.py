@@ -72,7 +72,8 @@ def finish(work: Coroutine[Any, Any, None]) -> None:
     before = signal.signal(signal.SIGINT, interrupt) if hears else None
     try:
         loop.run_until_complete(task)
-    except asyncio.CancelledError as error:
+    except (KeyboardInterrupt, asyncio.CancelledError) as error:
+        loop.set_exception_handler(lambda *_: None)  # it would tell on the terminal that `work` is not at its end
         raise KeyboardInterrupt from error
     finally:
         if hears:

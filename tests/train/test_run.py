@@ -118,6 +118,7 @@ def test_an_interrupt_ends_the_workers_and_goes_on_to_the_command(ray_cluster: P
     assert all(facts["State"] == "DEAD" for facts in workers)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("lost", [False, True])
 def test_an_interrupt_is_heard_even_where_python_goes_on_after_errors(lost: bool) -> None:
     class Held:
