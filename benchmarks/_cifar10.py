@@ -48,11 +48,17 @@ def prepare(folder: Path) -> None:
         return
     classes = json.loads(pq.read_schema(CIFAR10 / "train.parquet").metadata[b"classes"])
     for split, (name, start, stop) in SPLITS.items():
-        table = pq.read_table(CIFAR10 / f"{name}.parquet").slice(start, stop - start)
-        images: Pixels = np.stack([np.asarray(Image.open(io.BytesIO(b))) for b in table["image"].to_pylist()])
-        labels = [classes[number] for number in table["label"].to_pylist()]
+        images, numbers = images_of(name, start, stop)
+        labels = [classes[number] for number in numbers]
         ids = [f"{name}-{number}" for number in range(start, stop)]
         write_pixels(
             folder / "prepare" / "pixels" / split / "shard-00000000.arrow", ids, labels, to_rows(images, FORM), FORM
         )
     Stage(folder, "prepare", {}, {}).finish({}, {}, storage.hash_folder(folder / "prepare"))
+
+
+def images_of(name: str, start: int = 0, stop: int | None = None) -> tuple[Pixels, list[int]]:
+    """Pixels (n, 32, 32, 3) and class numbers of the rows start to stop of a file, `train` or `test`."""
+    table = pq.read_table(CIFAR10 / f"{name}.parquet").slice(start, None if stop is None else stop - start)
+    pixels = np.stack([np.asarray(Image.open(io.BytesIO(stored))) for stored in table["image"].to_pylist()])
+    return pixels, table["label"].to_pylist()

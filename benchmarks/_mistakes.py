@@ -167,10 +167,11 @@ MISTAKES = (
         6, "attention across documents", TEXT, "visible = documents[:, None, :, None] == documents[:, None, None, :]",
         "visible = torch.ones_like(documents[:, None, :, None] == documents[:, None, None, :])", NEIGHBOUR,
     ),
-    Mistake(6, "positions go on", TEXT, "positions = steps - start", "positions = steps.expand_as(tokens)", NEIGHBOUR),
+    Mistake(6, "positions go on", TEXT, "return steps - torch.where(first, steps, 0).cummax(dim=1).values",
+        "return steps.expand_as(tokens)", NEIGHBOUR),
     Mistake(
         6, "hidden words see other documents", "objectives/bert.py",
-        'self.encoder.encode(batch["tokens"], batch["documents"], at=hidden)',
+        'self.encoder.encode(batch["tokens"], batch["documents"], hidden, batch.get("borders"))',
         'self.encoder.encode(batch["tokens"], at=hidden)',
         ("objectives/test_objectives.py::test_hidden_words_are_predicted_from_their_own_document_alone",),
     ),

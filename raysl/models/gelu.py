@@ -15,7 +15,7 @@ from raysl.kernels import has_numba
 
 def gelu(x: Tensor, approximate: str) -> Tensor:
     """As `F.gelu` gives it, to the rounding of fp32; `approximate` is `tanh` or `none`."""
-    if has_numba() and trains_in_fp32(x):
+    if trains_in_fp32(x) and has_numba():
         y: Tensor = CompiledGelu.apply(x, approximate)  # type: ignore[no-untyped-call]
         return y
     return F.gelu(x, approximate=approximate)

@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raysl.models.config import BertConfig, GptConfig, TransformerConfig
-from raysl.models.encoder import Encoder
+from raysl.models.encoder import Encoder, at_least_float
 from raysl.models.gelu import gelu
-from raysl.models.transformer import BERT_STYLE, GPT_STYLE, Block, BlockStyle, as_bias, initialize
+from raysl.models.spans import Spans, takes_spans
+from raysl.models.transformer import BERT_STYLE, GPT_STYLE, Block, BlockStyle, Visible, as_bias, initialize
 
 PAD, UNK, CLS, SEP, MASK = range(5)
 """Ids of the special tokens in every tokenizer that `prepare` trains."""
@@ -52,16 +53,25 @@ class TextEncoder(Encoder):
     def facts(self) -> Mapping[str, int]:
         return {"vocab_size": self.vocab_size}
 
-    def encode(self, tokens: Tensor, documents: Tensor | None = None, at: Tensor | None = None) -> Tensor:
-        """Contextual vectors (batch, length, width); with `at` (batch, length) only those where it is True (places, width).
+    def encode(
+        self, tokens: Tensor, documents: Tensor | None = None, at: Tensor | None = None, borders: Tensor | None = None
+    ) -> Tensor:
+        """Contextual vectors (batch, length, width); with `at` (places,) only those, counted row after row (places, width).
 
         `documents` (batch, length) numbers the documents packed into a row: no token attends to another document and
-        positions restart at each. Without it a row is one document, PAD is not attended to, and a document longer than
-        `context_length` is read in windows of that length.
+        positions restart at each. `borders` says the same as Spans does; a GPU attends by them. Without `documents` a row is
+        one document, PAD is not attended to, and a document longer than `context_length` is read in windows of that length.
         """
-        mask, positions = self._mask_and_positions(tokens, documents)
-        x = self.tokens(tokens) + self.positions(positions)
+        x = self.tokens(tokens) + self.positions(self._places(tokens, documents))
+        if borders is not None and self._takes_spans(x):
+            return self._through_blocks(x, Spans(borders, tokens.shape[1]), self.causal, at)
+        mask = self._visible(tokens, documents)
         return self._through_blocks(x, as_bias(mask, x) if torch.is_grad_enabled() else mask, False, at)
+
+    def _takes_spans(self, x: Tensor) -> bool:
+        """FlashAttention of documents has no dropout."""
+        config = self.config
+        return not (self.training and config.dropout) and takes_spans(x, config.width // config.num_heads)
 
     def encode_whole(self, tokens: Tensor) -> Tensor:
         """The same for rows that are one document of at most `context_length` tokens each, none of them PAD: needs no mask.
@@ -70,32 +80,37 @@ class TextEncoder(Encoder):
         """
         return self._through_blocks(self.tokens(tokens) + self.positions.weight[: tokens.shape[1]], None, self.causal)
 
-    def _through_blocks(self, x: Tensor, mask: Tensor | None, causal: bool, at: Tensor | None = None) -> Tensor:
+    def _through_blocks(self, x: Tensor, mask: Visible, causal: bool, at: Tensor | None = None) -> Tensor:
         if not self.style.pre_norm:
             x = self.norm(x)
         for place, block in enumerate(self.blocks, 1):
             x = block(x, mask, causal, at if place == len(self.blocks) else None)
         if at is not None and not len(self.blocks):
-            x = x[at]
+            x = x.flatten(0, 1)[at]
         return self.norm(x) if self.style.pre_norm else x
 
-    def _mask_and_positions(self, tokens: Tensor, documents: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _places(self, tokens: Tensor, documents: Tensor | None) -> Tensor:
+        """The place of each token in its document, or in its window of `context_length` (batch, length)."""
+        steps = torch.arange(tokens.shape[1], device=tokens.device)
+        if documents is None:
+            return (steps % self.config.context_length)[None, :].expand_as(tokens)
+        first = torch.ones_like(documents, dtype=torch.bool)
+        first[:, 1:] = documents[:, 1:] != documents[:, :-1]
+        return steps - torch.where(first, steps, 0).cummax(dim=1).values
+
+    def _visible(self, tokens: Tensor, documents: Tensor | None) -> Tensor:
+        """Where a query may look (batch, 1, queries, keys)."""
         length = tokens.shape[1]
         steps = torch.arange(length, device=tokens.device)
         if documents is None:
             window = steps // self.config.context_length
             visible = (tokens != PAD)[:, None, None, :] & (window[:, None] == window[None, :])
             visible = visible | torch.eye(length, dtype=torch.bool, device=tokens.device)  # a row of PAD sees itself
-            positions = (steps % self.config.context_length)[None, :].expand_as(tokens)
         else:
-            visible = documents[:, None, :, None] == documents[:, None, None, :]  # (batch, 1, queries, keys)
-            first = torch.ones_like(documents, dtype=torch.bool)
-            first[:, 1:] = documents[:, 1:] != documents[:, :-1]
-            start = torch.where(first, steps, 0).cummax(dim=1).values
-            positions = steps - start
+            visible = documents[:, None, :, None] == documents[:, None, None, :]
         if self.causal:
             visible = visible & (steps[:, None] >= steps[None, :])
-        return visible, positions
+        return visible
 
     def embed(self, inputs: Tensor) -> Tensor:
         """L2-normalised embedding of rows of tokens (batch, width): a mean of its vectors, each token with a learned weight.
@@ -103,7 +118,7 @@ class TextEncoder(Encoder):
         The weights play the part of inverse frequencies in SIF (Arora et al., 2017).
         """
         weight = torch.exp(self.pool_weight(inputs)) * (inputs != PAD)[..., None]  # (batch, length, 1)
-        pooled = (weight.transpose(1, 2) @ self.encode(inputs).float())[:, 0]  # (batch, width)
+        pooled = (weight.transpose(1, 2) @ at_least_float(self.encode(inputs)))[:, 0]  # (batch, width)
         return F.normalize(pooled, dim=-1)
 
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raysl.models.gelu import gelu
+from raysl.models.spans import Spans, attend_within
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,12 @@ def as_bias(visible: Tensor, like: Tensor) -> Tensor:
     return torch.zeros(visible.shape, dtype=dtype, device=like.device).masked_fill(~visible, float("-inf"))
 
 
+Visible = Tensor | Spans | None
+"""What a query may look at: True or added to the scores (batch, 1, queries, keys), documents, or everything."""
+
+
 class Attention(nn.Module):
-    """Multi-head self-attention; `mask` (batch, 1, queries, keys) is True where a query may look, or added to the scores."""
+    """Multi-head self-attention."""
 
     def __init__(self, width: int, num_heads: int, dropout: float) -> None:
         super().__init__()
@@ -65,9 +70,11 @@ class Attention(nn.Module):
         q, k, v = (part.view(batch, length, self.num_heads, -1).transpose(1, 2) for part in self.qkv(x).chunk(3, -1))
         return q, k, v  # (batch, heads, length, head width)
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool = False) -> Tensor:
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Visible, causal: bool = False) -> Tensor:
         """What each query takes from the values, heads side by side (batch, queries, width), before the output layer."""
         dropout = self.dropout if self.training else 0.0
+        if isinstance(mask, Spans):
+            return attend_within(q, k, v, mask, causal)
         if q.device.type == "cpu" and q.requires_grad and q.dtype == torch.bfloat16 and q.shape[2] <= SHORT:
             mask = as_bias(torch.ones(q.shape[2], k.shape[2], dtype=torch.bool).tril(), q) if causal else mask
             y = short_attention(q, k, v, mask, dropout)
@@ -75,7 +82,7 @@ class Attention(nn.Module):
             y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal)
         return y.transpose(1, 2).flatten(2)
 
-    def forward(self, x: Tensor, mask: Tensor | None, causal: bool = False) -> Tensor:
+    def forward(self, x: Tensor, mask: Visible, causal: bool = False) -> Tensor:
         out: Tensor = self.out(self.attend(*self.split(x), mask, causal))
         return out
 
@@ -97,15 +104,15 @@ class Block(nn.Module):
         out: Tensor = self.dropout(self.down(gelu(self.up(x), self.style.gelu)))
         return out
 
-    def forward(self, x: Tensor, mask: Tensor | None, causal: bool = False, at: Tensor | None = None) -> Tensor:
-        """Vectors (batch, length, width); with `at` (batch, length) only those where it is True (places, width).
+    def forward(self, x: Tensor, mask: Visible, causal: bool = False, at: Tensor | None = None) -> Tensor:
+        """Vectors (batch, length, width); with `at` (places,) only those, counted through row after row (places, width).
 
         Every place is still attended to, so the vectors are the same; output and feed-forward layers do less work.
         """
         pre = self.style.pre_norm
         y = self.attention.attend(*self.attention.split(self.norm1(x) if pre else x), mask, causal)
         if at is not None:
-            x, y = x[at], y[at]
+            x, y = x.flatten(0, 1)[at], y.flatten(0, 1)[at]
         x = x + self.dropout(self.attention.out(y))
         if pre:
             return x + self.feedforward(self.norm2(x))

@@ -6,6 +6,7 @@ many images a second as one by one through PIL.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -44,27 +45,45 @@ def views(images: Tensor, uniform: Tensor, config: AugmentConfig) -> Tensor:
     if images.device.type == "cpu":
         size = max(1, CACHED_NUMBERS // images[0].numel())
         parts = zip(images.split(size), uniform.split(size), strict=True)  # type: ignore[no-untyped-call]
-        return torch.cat([_views(part, numbers, config) for part, numbers in parts])
+        return torch.cat([_views_in_order_of_hue(part, numbers, config) for part, numbers in parts])
     return _views(images, uniform, config)
 
 
-def _views(images: Tensor, uniform: Tensor, config: AugmentConfig) -> Tensor:
-    crop, flip, jitter, grey, blur = torch.split(uniform, [CROP, 1, 6, 1, 2], dim=1)
-    colours = images.shape[1] == 3
-    order = hue_place(jitter).argsort() if config.jitter_strength else torch.arange(len(images), device=images.device)
-    mirrored = (flip[order, 0] < 0.5) & config.flip
-    size = images.shape[-1]
-    x = cut(scaled(images[order], uniform.dtype), draw_crop(crop[order], size, config.min_crop_area), mirrored)
-    if config.jitter_strength:
-        x = change_colours(x, jitter[order], config)
-    if colours and config.grayscale_share:
-        rows = (grey[order, 0] < config.grayscale_share).nonzero()[:, 0]
-        x[rows] = luma(x[rows]).expand(-1, 3, -1, -1)
-    if config.blur_share:
-        x = blurred(x, blur[order], config)
+def _views_in_order_of_hue(images: Tensor, uniform: Tensor, config: AugmentConfig) -> Tensor:
+    """Images whose hue turns at the same place lie side by side, so that a CPU turns each hue once, on slices."""
+    order = hue_place(_parts(uniform)[2]).argsort()
+    x = _views(images[order], uniform[order], config)
     out = torch.empty_like(x)
     out[order] = x
     return out
+
+
+def _parts(uniform: Tensor) -> tuple[Tensor, ...]:
+    """Numbers for crop, flip, jitter, grayscale and blur."""
+    return torch.split(uniform, [CROP, 1, 6, 1, 2], dim=1)
+
+
+def _views(images: Tensor, uniform: Tensor, config: AugmentConfig) -> Tensor:
+    """A GPU does all images alike, the few that change included: it never waits for a number that it computed."""
+    crop, flip, jitter, grey, blur = _parts(uniform)
+    mirrored = (flip[:, 0] < 0.5) & config.flip
+    x = cut(scaled(images, uniform.dtype), draw_crop(crop, images.shape[-1], config.min_crop_area), mirrored)
+    if config.jitter_strength:
+        x = change_colours(x, jitter, config)
+    if images.shape[1] == 3 and config.grayscale_share:
+        x = without_colours(x, grey[:, 0] < config.grayscale_share)
+    if config.blur_share:
+        x = blurred(x, blur, config)
+    return x
+
+
+def without_colours(x: Tensor, chosen: Tensor) -> Tensor:
+    """`x` with the `chosen` images (batch,) grey."""
+    if x.device.type == "cpu":
+        rows = chosen.nonzero()[:, 0]
+        x[rows] = luma(x[rows]).expand(-1, 3, -1, -1)
+        return x
+    return torch.where(chosen[:, None, None, None], luma(x), x)
 
 
 def scaled(images: Tensor, dtype: torch.dtype) -> Tensor:
@@ -120,30 +139,49 @@ def hue_place(jitter: Tensor) -> Tensor:
 
 
 def change_colours(x: Tensor, jitter: Tensor, config: AugmentConfig) -> Tensor:
-    """Brightness, contrast, saturation and hue, each changed at random and in an order of its own for each image.
-
-    Images are sorted by the place of the hue, so the dear step is done once for each, on slices.
-    """
+    """Brightness, contrast, saturation and hue, each changed at random and in an order of its own for each image."""
     strength = 0.8 * config.jitter_strength
     factor = 1 + strength * (2 * jitter[:, :3] - 1)  # (batch, 3): brightness, contrast, saturation
     factor = torch.where(jitter[:, 5:] < config.jitter_share, factor, 1.0)
     shift = torch.where(jitter[:, 5] < config.jitter_share, 0.2 * config.jitter_strength * (2 * jitter[:, 3] - 1), 0.0)
-    before = [0, *hue_place(jitter).bincount(minlength=4).cumsum(0).tolist()] if x.shape[1] == 3 else [0] * 5
+    turn_hues = (turn_slices if x.device.type == "cpu" else turn_chosen)(hue_place(jitter), shift)
     order = _permutations(jitter[:, 4])
     for turn in range(4):
-        part = slice(before[turn], before[turn + 1])
-        if before[turn] < before[turn + 1]:
-            x[part] = turn_hue(x[part], shift[part])
+        if x.shape[1] == 3:
+            x = turn_hues(x, turn)
         if turn < 3:
             x = _blend(x, order[:, turn], factor)
     return x
 
 
+HueTurn = Callable[[Tensor, int], Tensor]
+"""Turns the hue of those of the images whose place is the given one."""
+
+
+def turn_slices(place: Tensor, shift: Tensor) -> HueTurn:
+    """For images sorted by `place`, in place."""
+    before = [0, *place.bincount(minlength=4).cumsum(0).tolist()]
+
+    def turn(x: Tensor, at: int) -> Tensor:
+        part = slice(before[at], before[at + 1])
+        if before[at] < before[at + 1]:
+            x[part] = turn_hue(x[part], shift[part])
+        return x
+
+    return turn
+
+
+def turn_chosen(place: Tensor, shift: Tensor) -> HueTurn:
+    """For images in any order: four times the work, and no waiting."""
+    return lambda x, at: torch.where((place == at)[:, None, None, None], turn_hue(x, shift), x)
+
+
 def _permutations(uniform: Tensor) -> Tensor:
     """An order of (0, 1, 2) for each image (batch, 3), from what is left of the number that placed the hue."""
-    all_orders = torch.tensor([[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]], device=uniform.device)
-    rest = uniform * 4 % 1
-    return all_orders[(rest * 6).long().clamp_max(5)]
+    number = (uniform * 4 % 1 * 6).long().clamp_max(5)
+    first, second = number // 2, number % 2  # the place of the second among the two that are left, in rising order
+    rest = torch.stack([(first == 0).long(), 2 - (first == 2).long()], dim=1)
+    return torch.stack([first, rest.gather(1, second[:, None])[:, 0], rest.gather(1, 1 - second[:, None])[:, 0]], dim=1)
 
 
 def _blend(x: Tensor, which: Tensor, factors: Tensor) -> Tensor:
@@ -173,7 +211,7 @@ def turn_hue(x: Tensor, shift: Tensor) -> Tensor:
         value == red, (green - blue) / safe, torch.where(value == green, 2 + (blue - red) / safe, 4 + (red - green) / safe)
     )
     sixths = sixths.add_(6 * shift[:, None, None]).remainder_(6)[:, None]  # (batch, 1, height, width), 0 to 6
-    centres = torch.tensor([0.0, 2.0, 4.0], dtype=x.dtype, device=x.device)[:, None, None]
+    centres = torch.arange(0, 6, 2, dtype=x.dtype, device=x.device)[:, None, None]
     away = (sixths - centres).abs_().sub_(3).abs_()  # 3 minus how far, round the circle, from red, green, blue
     return torch.addcmul(low[:, None], chroma[:, None], away.sub_(1).clamp_(0, 1))
 

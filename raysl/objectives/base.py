@@ -114,5 +114,12 @@ def document_numbers(tokens: npt.NDArray[np.int64], separator: int) -> npt.NDArr
     return np.asarray(ends, np.int64)
 
 
+def document_borders(documents: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
+    """Where the documents of rows (rows, length) start, row after row, and where the last one ends (documents + 1,)."""
+    first = np.ones(documents.shape, bool)
+    first[:, 1:] = documents[:, 1:] != documents[:, :-1]
+    return np.append(np.flatnonzero(first), documents.size).astype(np.int32)
+
+
 def as_tensors(**arrays: npt.NDArray[Any]) -> Batch:
     return {name: torch.from_numpy(array) for name, array in arrays.items()}

@@ -9,11 +9,12 @@ from torch import Tensor
 from raysl.data.shards import Tokens
 from raysl.data.words import Bools, word_starts
 from raysl.errors import DataError
+from raysl.models.encoder import at_least_float
 from raysl.models.text import SEP
 from raysl.models.text import Bert as BertModel
-from raysl.objectives.base import Batch, Objective, StepOutput, Uniform, as_tensors, document_numbers, pad
+from raysl.objectives.base import Batch, Objective, StepOutput, Uniform, as_tensors, document_borders, document_numbers, pad
 from raysl.objectives.config import BertConfig
-from raysl.objectives.masking import IGNORED, mask_tokens
+from raysl.objectives.masking import IGNORED, hidden_places, mask_tokens
 
 
 class Bert(Objective):
@@ -37,14 +38,17 @@ class Bert(Objective):
             raise DataError("whole_words needs the prepared tokenizer; call look_up first.")
         random = uniform(3 * self.row_length)
         inputs, labels = mask_tokens(tokens, self.config.mask_share, self.encoder.vocab_size, random, self.word_starts)
-        return as_tensors(tokens=inputs, labels=labels, documents=document_numbers(tokens, SEP))
+        documents = document_numbers(tokens, SEP)
+        borders, hidden = document_borders(documents), hidden_places(labels)
+        return as_tensors(tokens=inputs, labels=labels, documents=documents, borders=borders, hidden=hidden)
 
     def targets(self, batch: Batch) -> Tensor:
         return (batch["labels"] != IGNORED).sum().float()[None]
 
     def forward(self, batch: Batch, totals: Tensor) -> StepOutput:
-        hidden = batch["labels"] != IGNORED
-        vectors = self.encoder.encode(batch["tokens"], batch["documents"], at=hidden)  # (hidden tokens, width)
+        hidden = batch["hidden"]
+        vectors = self.encoder.encode(batch["tokens"], batch["documents"], hidden, batch.get("borders"))  # (hidden, width)
         logits = self.encoder.vocabulary_logits(vectors)
-        loss = F.cross_entropy(logits.float(), batch["labels"][hidden], reduction="sum") / totals[0].clamp_min(1)
+        loss = F.cross_entropy(at_least_float(logits), batch["labels"].flatten()[hidden], reduction="sum")
+        loss = loss / totals[0].clamp_min(1)
         return StepOutput(loss, {"hidden_words": loss.detach()})

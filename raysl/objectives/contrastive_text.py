@@ -11,12 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from raysl.data.shards import RowKind, Tokens
+from raysl.models.encoder import at_least_float
 from raysl.models.text import PAD, TextEncoder
 from raysl.models.text import Bert as BertModel
 from raysl.objectives.base import Batch, Objective, StepOutput, Uniform, as_tensors
 from raysl.objectives.config import ContrastiveTextConfig
 from raysl.objectives.contrast import nt_xent_sum
-from raysl.objectives.masking import IGNORED, mask_tokens
+from raysl.objectives.masking import hidden_places, mask_tokens
 from raysl.objectives.views import two_spans
 
 
@@ -44,15 +45,16 @@ class ContrastiveText(Objective):
             share = self.config.hidden_words_rows
             masked = first[: max(1, round(len(first) * share))]
             inputs, labels = mask_tokens(masked, 0.15, self.encoder.vocab_size, uniform(3 * masked.shape[1])[: len(masked)])
-            batch |= as_tensors(masked=inputs, labels=labels)
+            batch |= as_tensors(masked=inputs, labels=labels, hidden=hidden_places(labels))
         return batch
 
     def units(self, batch: Batch) -> int:
         return sum(int((batch[name] != PAD).sum()) for name in ("first", "second", "masked") if name in batch)
 
     def targets(self, batch: Batch) -> Tensor:
-        hidden = (batch["labels"] != IGNORED).sum() if "labels" in batch else torch.tensor(0)
-        return torch.stack([torch.tensor(2 * len(batch["first"])), hidden]).float()
+        counts = (2 * len(batch["first"]), len(batch["hidden"]) if "hidden" in batch else 0)
+        device = batch["first"].device
+        return torch.cat([torch.full((1,), float(count), device=device) for count in counts])  # a list would be copied there
 
     def forward(self, batch: Batch, totals: Tensor) -> StepOutput:
         views = self.encoder.embed(torch.cat([batch["first"], batch["second"]]))
@@ -67,6 +69,6 @@ class ContrastiveText(Objective):
     def _hidden_words(self, batch: Batch) -> Tensor:
         encoder = self.encoder
         assert isinstance(encoder, BertModel), "hidden words need a model that sees both sides"
-        hidden = batch["labels"] != IGNORED
-        logits = encoder.vocabulary_logits(encoder.encode(batch["masked"])[hidden])
-        return F.cross_entropy(logits.float(), batch["labels"][hidden], reduction="sum")
+        hidden = batch["hidden"]
+        logits = encoder.vocabulary_logits(encoder.encode(batch["masked"], at=hidden))
+        return F.cross_entropy(at_least_float(logits), batch["labels"].flatten()[hidden], reduction="sum")

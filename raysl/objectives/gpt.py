@@ -6,9 +6,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from raysl.data.shards import Tokens
+from raysl.models.encoder import at_least_float
 from raysl.models.text import PAD, SEP
 from raysl.models.text import Gpt as GptModel
-from raysl.objectives.base import Batch, Objective, StepOutput, Uniform, as_tensors, document_numbers, pad
+from raysl.objectives.base import Batch, Objective, StepOutput, Uniform, as_tensors, document_borders, document_numbers, pad
 from raysl.objectives.config import GptConfig
 from raysl.objectives.masking import IGNORED
 
@@ -35,7 +36,8 @@ class Gpt(Objective):
         labels[(documents[:, 1:] != documents[:, :-1]) | (labels == PAD)] = IGNORED
         batch = as_tensors(tokens=tokens[:, :-1].copy(), labels=labels)
         if documents[:, -2].any():  # rows of one document each need no mask
-            batch |= as_tensors(documents=documents[:, :-1].copy())
+            documents = documents[:, :-1].copy()
+            batch |= as_tensors(documents=documents, borders=document_borders(documents))
         return batch
 
     def targets(self, batch: Batch) -> Tensor:
@@ -44,12 +46,12 @@ class Gpt(Objective):
     def forward(self, batch: Batch, totals: Tensor) -> StepOutput:
         logits = self.encoder.vocabulary_logits(self._vectors(batch))
         loss = F.cross_entropy(
-            logits.flatten(0, 1).float(), batch["labels"].flatten(), reduction="sum", ignore_index=IGNORED
+            at_least_float(logits.flatten(0, 1)), batch["labels"].flatten(), reduction="sum", ignore_index=IGNORED
         )
         loss = loss / totals[0].clamp_min(1)
         return StepOutput(loss, {"next_word": loss.detach()})
 
     def _vectors(self, batch: Batch) -> Tensor:
         if "documents" in batch:
-            return self.encoder.encode(batch["tokens"], batch["documents"])
+            return self.encoder.encode(batch["tokens"], batch["documents"], borders=batch.get("borders"))
         return self.encoder.encode_whole(batch["tokens"])

@@ -7,7 +7,6 @@ Rows are patches already, so nothing is cut while training. Attention does not m
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -45,10 +44,10 @@ class Mae(ImageObjective):
         random = uniform(self.num_patches + 1)
         order = random[:, 1:].argsort(1)
         hidden, visible = order[:, : self.num_hidden], order[:, self.num_hidden :]
-        patches = self._patches(self.stack(rows))
-        if self.config.flip:
-            patches = np.where((random[:, 0] < 0.5)[:, None, None], self._mirrored(patches), patches)
-        return as_tensors(patches=patches, visible=visible.copy(), hidden=hidden.copy())
+        flipped = (random[:, 0] < 0.5) & self.config.flip
+        return as_tensors(
+            patches=self._patches(self.stack(rows)), visible=visible.copy(), hidden=hidden.copy(), flipped=flipped
+        )
 
     def inputs(self, rows: Sequence[Row]) -> Tensor:
         return torch.from_numpy(self._patches(self.stack(rows)))
@@ -61,16 +60,19 @@ class Mae(ImageObjective):
             rows, form = to_rows(to_images(rows, form).transpose(0, 2, 3, 1), wanted), wanted
         return to_patches(rows, form)
 
-    def _mirrored(self, patches: Pixels) -> Pixels:
+    def _mirrored(self, patches: Tensor) -> Tensor:
         grid, size = self.encoder.grid, self.encoder.config.patch_size
-        cut = patches.reshape(len(patches), grid, grid, size, size, -1)
-        return cut[:, :, ::-1, :, ::-1].reshape(patches.shape)
+        cut = patches.view(len(patches), grid, grid, size, size, -1)
+        return cut.flip(2, 4).view(patches.shape)
 
     def targets(self, batch: Batch) -> Tensor:
-        return torch.tensor([float(batch["hidden"].numel())])
+        return torch.full((1,), float(batch["hidden"].numel()), device=batch["hidden"].device)
 
     def forward(self, batch: Batch, totals: Tensor) -> StepOutput:
-        patches = self.encoder.normalize_patches(batch["patches"])
+        patches = batch["patches"]
+        if self.config.flip:
+            patches = torch.where(batch["flipped"][:, None, None], self._mirrored(patches), patches)
+        patches = self.encoder.normalize_patches(patches)
         vectors = self.encoder.encode(patches, batch["visible"])
         predicted = self.decoder(vectors, batch["visible"], batch["hidden"])
         loss = self.patch_errors(predicted, take(patches, batch["hidden"])).sum() / totals[0]

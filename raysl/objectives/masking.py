@@ -30,3 +30,8 @@ def mask_tokens(
     inputs = np.where(chosen & (act < 0.8), MASK, tokens)
     random_tokens = NUM_SPECIAL + (swap * (vocab_size - NUM_SPECIAL)).astype(np.int64)
     return np.where(chosen & (act >= 0.8) & (act < 0.9), random_tokens, inputs), labels
+
+
+def hidden_places(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Places to be predicted, counted through row after row: a GPU need not look for them and wait for their number."""
+    return np.flatnonzero(labels != IGNORED)

@@ -38,7 +38,7 @@ class Simclr(ImageObjective):
         return as_tensors(images=images, uniform=uniform(2 * NUM_UNIFORM))
 
     def targets(self, batch: Batch) -> Tensor:
-        return torch.tensor([2.0 * len(batch["images"])])
+        return torch.full((1,), 2.0 * len(batch["images"]), device=batch["images"].device)
 
     def forward(self, batch: Batch, totals: Tensor) -> StepOutput:
         device = batch["images"].device.type

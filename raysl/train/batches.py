@@ -42,9 +42,10 @@ class StepBatches:
 
     def __init__(
         self, objective: Objective, rows: Rows, seed: int, global_batch_size: int, accumulation_steps: int,
-        rank: int, world_size: int,
+        rank: int, world_size: int, pinned: bool = False,
     ) -> None:  # fmt: skip
-        self.objective, self.feed, self.seed = objective, RowFeed(rows, seed), seed
+        """`pinned` memory is copied to a GPU while it computes."""
+        self.objective, self.feed, self.seed, self.pinned = objective, RowFeed(rows, seed), seed, pinned
         self.global_batch_size, self.accumulation_steps = global_batch_size, accumulation_steps
         self.rank, self.world_size = rank, world_size
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="batches")
@@ -72,6 +73,8 @@ class StepBatches:
             for places in np.array_split(mine, self.accumulation_steps)
             if len(places)
         ]
+        if self.pinned:
+            batches = [{name: tensor.pin_memory() for name, tensor in batch.items()} for batch in batches]
         return StepRows(batches, numbers[mine], sum(self.objective.units(batch) for batch in batches))
 
     def __enter__(self) -> Self:

@@ -46,7 +46,7 @@ class Evaluator:
         world = self.world
         for build in held_out_batches(self.objective, self.held_out, HELD_OUT_ROWS, size, world.rank, world.size):
             batch = {k: v.to(world.device) for k, v in build().items()}
-            totals = world.total(self.objective.targets(batch).to(world.device))
+            totals = world.total(self.objective.targets(batch))
             with autocast(world.device, self.precision):
                 output = self.objective(batch, totals)
             sums.append({"loss": output.loss, **output.metrics})

@@ -28,6 +28,9 @@ from raysl.train.meter import Meter
 from raysl.train.probe import LabelledRows
 from raysl.train.world import STAYS, World, autocast, resolve_precision
 
+VARYING = {"borders", "hidden"}
+"""Tensors of a batch whose length differs from step to step: documents, hidden words."""
+
 Report = Callable[[dict[str, Any]], None]
 
 
@@ -81,7 +84,7 @@ class Trainer:
         self.meter = Meter()
         with self._writer(), StepBatches(
             self.objective, self.rows, self.seed, config.global_batch_size, config.accumulation_steps,
-            self.world.rank, self.world.size,
+            self.world.rank, self.world.size, pinned=self.world.device.type == "cuda",
         ) as batches:  # fmt: skip
             while self.step < config.max_steps:
                 with self.meter.waiting():
@@ -106,10 +109,8 @@ class Trainer:
 
     def _optimizer_step(self, rows: StepRows) -> dict[str, Tensor]:
         self.world.seed((self.seed << 24) ^ (self.step << 4) ^ self.world.rank)  # dropout: a function of the position
-        micro_batches = [{k: v.to(self.world.device, non_blocking=True) for k, v in b.items()} for b in rows.batches]
-        totals = self.world.total(
-            torch.stack([self.objective.targets(b).to(self.world.device) for b in micro_batches]).sum(0)
-        )
+        micro_batches = [self._moved(batch) for batch in rows.batches]
+        totals = self.world.total(torch.stack([self.objective.targets(batch) for batch in micro_batches]).sum(0))
         sums: dict[str, Tensor] = {}
         for place, batch in enumerate(micro_batches):
             output = self._backward(batch, totals, sync=place == len(micro_batches) - 1)
@@ -123,6 +124,13 @@ class Trainer:
         if self.average is not None:
             self.average.update(self.step)
         return sums | {"gradient_norm": norm / self.world.size, "learning_rate": torch.tensor(rate / self.world.size)}
+
+    def _moved(self, batch: Batch) -> Batch:
+        moved = {name: tensor.to(self.world.device, non_blocking=True) for name, tensor in batch.items()}
+        if self.config.compile:
+            for name in VARYING & moved.keys():
+                torch._dynamo.maybe_mark_dynamic(moved[name], 0)  # one step for any number of them
+        return moved
 
     def _backward(self, batch: Batch, totals: Tensor, sync: bool) -> StepOutput:
         """DDP averages gradients over ranks; our losses are parts of one sum, so each is scaled by the world size."""

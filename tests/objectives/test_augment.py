@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -47,6 +48,23 @@ def test_hue_of_red_turned_by_a_third_is_green() -> None:
     red = torch.tensor([1.0, 0.2, 0.2])[None, :, None, None]
     turned = augment.turn_hue(red, torch.tensor([1 / 3]))
     torch.testing.assert_close(turned.flatten(), torch.tensor([0.2, 1.0, 0.2]))
+
+
+def test_hues_turn_alike_in_slices_and_among_all_images() -> None:
+    generator = torch.Generator().manual_seed(0)
+    images, shift = torch.rand(20, 3, 4, 4, generator=generator), torch.rand(20, generator=generator) - 0.5
+    place = torch.randint(0, 4, (20,), generator=generator).sort().values
+    for at in range(4):
+        chosen = augment.turn_chosen(place, shift)(images, at)
+        assert torch.equal(augment.turn_slices(place, shift)(images.clone(), at), chosen)
+        assert torch.equal((chosen != images).flatten(1).any(1), place == at)
+
+
+def test_changes_of_colour_come_in_all_orders_alike() -> None:
+    orders = augment._permutations((torch.arange(2400) + 0.5) / 2400)
+    found, counts = orders.unique(dim=0, return_counts=True)
+    assert found.tolist() == [list(order) for order in permutations(range(3))]
+    assert counts.tolist() == [400] * 6
 
 
 def test_a_blur_keeps_the_sum_of_its_weights_and_mirrors_at_the_edge() -> None:

@@ -40,7 +40,7 @@ def resnet(depth: int = 18) -> ResNet:
 
 
 def mae(**settings: object) -> Mae:
-    return Mae(MaeConfig(decoder_layers=1, decoder_width=32, flip=False, **settings), vit())
+    return Mae(MaeConfig(**{"decoder_layers": 1, "decoder_width": 32, "flip": False, **settings}), vit())
 
 
 def rows_of(count: int) -> list[np.ndarray]:
@@ -138,8 +138,21 @@ def test_patches_and_images_have_one_embedding() -> None:
 def test_a_mirrored_image_is_mirrored_pixel_by_pixel() -> None:
     objective = Mae(MaeConfig(decoder_width=32), vit())
     rows = np.stack(rows_of(2))
-    mirrored = objective._mirrored(objective._patches(rows)).reshape(2, -1)
+    mirrored = objective._mirrored(objective.inputs(list(rows))).reshape(2, -1).numpy()
     assert (to_images(mirrored, FORM) == to_images(rows, FORM)[..., ::-1]).all()
+
+
+def test_mae_learns_from_the_mirrored_images_of_those_that_flip() -> None:
+    objective = mae(flip=True).eval()
+    batch = batch_of(objective, 64)
+    assert 16 < int(batch["flipped"].sum()) < 48
+    plain = batch | {"patches": objective._mirrored(batch["patches"]), "flipped": torch.zeros(64, dtype=torch.bool)}
+    mixed = torch.where(batch["flipped"][:, None, None], plain["patches"], batch["patches"])
+    with torch.no_grad():
+        losses = [objective(b, objective.targets(b)).loss for b in (batch, plain | {"patches": mixed}, plain)]
+    assert torch.equal(losses[0], losses[1])
+    assert not torch.equal(losses[0], losses[2])
+    assert not batch_of(mae(flip=False), 64)["flipped"].any()
 
 
 def test_untrained_mae_loss_is_one() -> None:

@@ -20,7 +20,7 @@ from raysl.objectives.config import GptConfig as GptObjectiveConfig
 from raysl.objectives.contrast import nt_xent_sum
 from raysl.objectives.contrastive_text import ContrastiveText
 from raysl.objectives.gpt import Gpt as GptObjective
-from raysl.objectives.masking import IGNORED, mask_tokens
+from raysl.objectives.masking import IGNORED, hidden_places, mask_tokens
 from raysl.objectives.views import two_spans
 from raysl.train.batches import uniform_for
 
@@ -214,7 +214,8 @@ def test_hidden_words_alone_go_through_the_last_layers_and_come_out_the_same() -
     tokens = torch.tensor([[10, 11, 12, SEP, 20, 21, SEP], [30, 31, SEP, PAD, PAD, PAD, PAD]])
     numbers = torch.from_numpy(document_numbers(tokens.numpy(), SEP))
     hidden = torch.rand(2, 7, generator=torch.Generator().manual_seed(0)) < 0.5
-    torch.testing.assert_close(model.encode(tokens, numbers, at=hidden), model.encode(tokens, numbers)[hidden])
+    places = hidden.flatten().nonzero()[:, 0]
+    torch.testing.assert_close(model.encode(tokens, numbers, at=places), model.encode(tokens, numbers)[hidden])
 
 
 def test_whole_words_are_hidden_together_or_not_at_all() -> None:
@@ -254,7 +255,7 @@ def test_hidden_words_are_predicted_from_their_own_document_alone() -> None:
     def loss(tokens: list[int]) -> torch.Tensor:
         array = np.array([tokens])
         labels = np.where(array == MASK, 21, IGNORED)
-        batch = as_tensors(tokens=array, labels=labels, documents=document_numbers(array, SEP))
+        batch = as_tensors(tokens=array, labels=labels, documents=document_numbers(array, SEP), hidden=hidden_places(labels))
         with torch.no_grad():
             return objective(batch, objective.targets(batch)).loss
 
