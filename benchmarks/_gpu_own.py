@@ -1,6 +1,6 @@
 """Our side of the GPU benchmark: the real Trainer on prepared shards, one GPU, without Ray.
 
-`python -m benchmarks._gpu_own gpt|simclr|mae --steps N --batch N [--no-compile]` prints one JSON line. Texts, photographs
+`python -m benchmarks._gpu_own gpt|bert|simclr|mae --steps N --batch N [--no-compile]` prints one JSON line. Texts, photographs
 and CIFAR-10 lie below RAYSL_SHARED; the shards made of them stay in runs/bench-gpu.
 """
 
@@ -48,6 +48,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "gpt": {
         "objective": "gpt", "model": {"type": "gpt", "preset": "gpt2"},
         "optimizer": {"learning_rate": 6e-4, "weight_decay": 0.1, "betas": (0.9, 0.95)},
+    },
+    "bert": {
+        "objective": "bert", "model": {"type": "bert", "preset": "bert-base", "context_length": 128},
+        "optimizer": {"learning_rate": 1e-4, "betas": (0.9, 0.999)},
     },
     "simclr": {
         "objective": {"type": "simclr", "temperature": 0.2},
@@ -109,7 +113,7 @@ def write_images(folder: Path, pixels: images.Pixels, patch_size: int) -> None:
 def objective_and_rows(kind: str, config: PretrainConfig) -> tuple[Objective, Rows]:
     torch.manual_seed(0)
     build = partial(OBJECTIVES.load(kind), config.objective)
-    if kind == "gpt":
+    if kind in ("gpt", "bert"):
         objective = build(load.build(config.model, VOCABULARY))
         return objective, token_rows(objective.row_length)
     rows = cifar_rows() if kind == "simclr" else photograph_rows()

@@ -126,7 +126,7 @@ def main() -> None:
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
     marks, losses = [], []
     for number, batch in enumerate(islice(batches, given.steps)):
-        with torch.autocast(given.device, torch.bfloat16):
+        with torch.autocast(given.device, torch.bfloat16, enabled=given.device == "cuda"):
             loss = loss_of(batch)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
