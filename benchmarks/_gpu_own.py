@@ -1,7 +1,7 @@
 """Our side of the GPU benchmark: the real Trainer on prepared shards, one GPU, without Ray.
 
-`python -m benchmarks._gpu_own gpt|bert|simclr|mae --steps N --batch N [--no-compile]` prints one JSON line. Texts, photographs
-and CIFAR-10 lie below RAYSL_SHARED; the shards made of them stay in runs/bench-gpu.
+`python -m benchmarks._gpu_own gpt|bert|simclr|mae --steps N --batch N [--no-compile]` prints one JSON line. Texts,
+photographs and CIFAR-10 lie below RAYSL_SHARED; the shards made of them stay in runs/bench-gpu.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+import yaml
 
 from benchmarks._cifar10 import ROOT, SHARED, images_of
 from benchmarks._train_own import write_shard
@@ -44,26 +45,15 @@ LOGGED = 10
 """Optimizer steps of one timing."""
 NEIGHBOURS, TEMPERATURE = 200, 0.1
 
-SETTINGS: dict[str, dict[str, Any]] = {
-    "gpt": {
-        "objective": "gpt", "model": {"type": "gpt", "preset": "gpt2"},
-        "optimizer": {"learning_rate": 6e-4, "weight_decay": 0.1, "betas": (0.9, 0.95)},
-    },
-    "bert": {
-        "objective": "bert", "model": {"type": "bert", "preset": "bert-base", "context_length": 128},
-        "optimizer": {"learning_rate": 1e-4, "betas": (0.9, 0.999)},
-    },
-    "simclr": {
-        "objective": {"type": "simclr", "temperature": 0.2},
-        "model": {"type": "resnet", "depth": 18, "width": 64, "stem": "small"},
-        "optimizer": {"type": "muon", "learning_rate": 1e-2, "warmup_share": 0.1},
-    },
-    "mae": {
-        "objective": {"type": "mae", "decoder_layers": 8, "decoder_width": 512, "decoder_heads": 16},
-        "model": {"type": "vit", "preset": "vit-base"},
-        "optimizer": {"learning_rate": 1.5e-4, "scale": "linear", "weight_decay": 0.05, "betas": (0.9, 0.95)},
-    },
-}  # fmt: skip
+CONFIGS = {"gpt": "gpt2", "bert": "bert-base", "simclr": "simclr", "mae": "mae"}
+"""Objective -> the file in configs/gpu that says model and optimizer."""
+
+
+def config_of(kind: str, **more: Any) -> PretrainConfig:
+    said = yaml.safe_load((ROOT / "configs" / "gpu" / f"{CONFIGS[kind]}.yaml").read_text(encoding="utf-8"))["pretrain"]
+    if kind == "bert":
+        said["objective"] = "bert"  # whole words are the tokenizer's, which is another one here
+    return PretrainConfig.model_validate({**said, "accumulation_steps": 1, "probe": None, **more})
 
 
 def texts() -> Iterator[str]:
@@ -123,10 +113,10 @@ def objective_and_rows(kind: str, config: PretrainConfig) -> tuple[Objective, Ro
 
 def train(kind: str, batch: int, steps: int, compiled: bool) -> tuple[Objective, dict[str, Any]]:
     """Trains on the GPU in bf16; the speed is the median over stretches of LOGGED steps, the first two left out."""
-    config = PretrainConfig.model_validate({
-        **SETTINGS[kind], "global_batch_size": batch, "max_steps": steps, "num_workers": 1, "device": "cuda",
-        "precision": "bf16", "compile": compiled, "log_every_steps": LOGGED, "evaluate_every_steps": 10**9, "probe": None,
-    })  # fmt: skip
+    config = config_of(
+        kind, global_batch_size=batch, max_steps=steps, precision="bf16", compile=compiled, log_every_steps=LOGGED,
+        evaluate_every_steps=10**9, checkpoint={},
+    )  # fmt: skip
     objective, rows = objective_and_rows(kind, config)
     told: list[dict[str, Any]] = []
     Trainer(objective, rows, None, config, 0, single("cuda"), report=told.append).run()
@@ -163,7 +153,7 @@ def embedded(objective: Objective, name: str) -> tuple[torch.Tensor, torch.Tenso
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("kind", choices=tuple(SETTINGS))
+    parser.add_argument("kind", choices=tuple(CONFIGS))
     parser.add_argument("--batch", type=int, required=True)
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--no-compile", action="store_true")

@@ -57,7 +57,7 @@ def objective_of(kind: str) -> Objective:
     if kind == "bert":
         return BertObjective(BertObjectiveConfig(), Bert(BertConfig(**size), VOCAB))
     if kind == "contrastive_text":
-        hidden = ContrastiveTextConfig(span_length=8, hidden_words_weight=0.1)
+        hidden = ContrastiveTextConfig(span_length=8, hidden_words_weight=0.1, hidden_words_rows=1.0)
         return ContrastiveText(hidden, Bert(BertConfig(**size), VOCAB))
     if kind == "mae":
         encoder = Vit(VitConfig(num_layers=2, width=32, num_heads=2, patch_size=4), image)
