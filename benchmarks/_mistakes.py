@@ -33,6 +33,7 @@ RANK_CLIP = ("train/test_loop.py::test_two_ranks_clip_the_gradient_of_the_whole_
 RESUMED = ("train/test_loop.py::test_a_resumed_run_ends_bit_equal",)
 NEIGHBOUR = ("objectives/test_objectives.py::test_a_packed_document_does_not_see_its_neighbour_and_positions_restart",)
 BORDER = ("objectives/test_objectives.py::test_gpt_predicts_no_document_border_and_no_padding",)
+BORDERS = ("models/test_spans.py::test_packed_documents_by_their_borders_are_those_by_a_mask",)
 LATER = ("objectives/test_objectives.py::test_gpt_does_not_see_what_comes_after",)
 NO_GRADIENT = (
     "objectives/test_objectives.py::test_no_gradient_crosses_a_document_border_or_comes_from_what_follows",
@@ -189,6 +190,19 @@ MISTAKES = (
     ),
     Mistake(6, "bf16: the next token is seen", "models/transformer.py", ".tril(), q)", ".tril(1), q)", NO_GRADIENT),
     Mistake(6, "bf16: no mask", "models/transformer.py", "scores = scores + mask", "pass", NO_GRADIENT),
+    Mistake(
+        6, "by borders: what follows is seen", "models/spans.py", "(-1, 0) if causal", "(-1, -1) if causal", BORDERS,
+    ),
+    Mistake(
+        6, "by borders: rows taken for one document", "objectives/base.py",
+        "first = np.ones(documents.shape, bool)\n    first[:, 1:] = documents[:, 1:] != documents[:, :-1]",
+        "first = np.ones(documents.shape, bool)\n    first[:, 1:] = False", BORDERS,
+    ),
+    Mistake(
+        6, "by borders: none between rows", "objectives/base.py", "first = np.ones(documents.shape, bool)",
+        "first = np.zeros(documents.shape, bool)",
+        ("models/test_spans.py::test_borders_are_where_documents_start_and_the_number_of_places",),
+    ),
     Mistake(6, "labels not shifted", NEXT, "labels = tokens[:, 1:].copy()", "labels = tokens[:, :-1].copy()", BORDER),
     Mistake(6, "PAD counts in the loss", NEXT, " | (labels == PAD)", "", BORDER),
     Mistake(6, "words predicted across a border", NEXT, "(documents[:, 1:] != documents[:, :-1]) | ", "", BORDER),

@@ -21,6 +21,9 @@ from benchmarks._mistakes import MISTAKES, Mistake
 
 ROOT = Path(__file__).parents[1]
 COPIED = ("raysl", "tests", "pyproject.toml")
+CHECKS = os.environ.get("RAYSL_CHECKS")
+CHOSEN = [mistake for mistake in MISTAKES if CHECKS is None or str(mistake.number) in CHECKS.split(",")]
+"""All mistakes, or those of the checks that are named, as in RAYSL_CHECKS=6,10."""
 WARM = ("torch._dynamo", "torch.multiprocessing", "pyarrow", "pydantic", "pytest", "sklearn.linear_model", "tokenizers")
 """Imported once: each run of tests is a fork of this process, which saves it the seconds that these take."""
 OPTIONS = ("-x", "-q", "-p", "no:cacheprovider", "--tb=short", "--durations=0", "--timeout=300")
@@ -37,7 +40,7 @@ def run() -> Iterator[Figure]:
             with made(copy, mistake):
                 pass
         check_right(copy)
-        for mistake in MISTAKES:
+        for mistake in CHOSEN:
             with made(copy, mistake):
                 outcome = tested(copy, mistake.tests)
             if not outcome.caught:
