@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
+import torch
 from PIL import Image
 
 from raysl import storage
@@ -29,6 +30,8 @@ MAE: dict[str, Any] = {
     "objective": {"type": "mae", "decoder_layers": 2, "decoder_width": 64},
     "model": {"type": "vit", "num_layers": 6, "width": 128, "num_heads": 4, "patch_size": 4},
 }
+NEIGHBOURS, TEMPERATURE = 200, 0.1
+"""Of the kNN classifier: how many vote, and how much more the nearest count."""
 PRETRAIN = {"simclr": SIMCLR, "mae": MAE}
 
 
@@ -62,3 +65,11 @@ def images_of(name: str, start: int = 0, stop: int | None = None) -> tuple[Pixel
     table = pq.read_table(CIFAR10 / f"{name}.parquet").slice(start, None if stop is None else stop - start)
     pixels = np.stack([np.asarray(Image.open(io.BytesIO(stored))) for stored in table["image"].to_pylist()])
     return pixels, table["label"].to_pylist()
+
+
+def voted(bank: torch.Tensor, classes: torch.Tensor, queries: torch.Tensor) -> torch.Tensor:
+    """Class number of each query: its nearest in `bank` vote, each with exp(cosine / temperature) (Wu et al., 2018)."""
+    nearest = (queries @ bank.T).topk(NEIGHBOURS, dim=1)
+    votes = torch.zeros(len(queries), int(classes.max()) + 1, device=bank.device)
+    votes.scatter_add_(1, classes[nearest.indices], (nearest.values / TEMPERATURE).exp())
+    return votes.argmax(1)

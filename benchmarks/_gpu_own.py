@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 import yaml
 
-from benchmarks._cifar10 import ROOT, SHARED, images_of
+from benchmarks._cifar10 import ROOT, SHARED, images_of, voted
 from benchmarks._train_own import write_shard
 from raysl.catalog import OBJECTIVES
 from raysl.data import images
@@ -43,7 +43,6 @@ VOCABULARY = 50_304
 """GPT-2's 50,257 entries, up to the next multiple of 128."""
 LOGGED = 10
 """Optimizer steps of one timing."""
-NEIGHBOURS, TEMPERATURE = 200, 0.1
 
 CONFIGS = {"gpt": "gpt2", "bert": "bert-base", "simclr": "simclr", "mae": "mae"}
 """Objective -> the file in configs/gpu that says model and optimizer."""
@@ -132,15 +131,8 @@ def train(kind: str, batch: int, steps: int, compiled: bool) -> tuple[Objective,
 def knn_on_test(objective: Objective) -> float:
     """Share of CIFAR-10's test images whose neighbours among all training images vote for their class, in percent."""
     objective.eval()
-    found = [embedded(objective, name) for name in ("train", "test")]
-    (bank, classes), (queries, expected) = found
-    right = 0
-    for place in range(0, len(queries), 1000):
-        nearest = (queries[place : place + 1000] @ bank.T).topk(NEIGHBOURS, dim=1)
-        votes = torch.zeros(len(nearest.indices), 10, device=bank.device)
-        votes.scatter_add_(1, classes[nearest.indices], (nearest.values / TEMPERATURE).exp())
-        right += int((votes.argmax(1) == expected[place : place + 1000]).sum())
-    return 100 * right / len(queries)
+    (bank, classes), (queries, expected) = (embedded(objective, name) for name in ("train", "test"))
+    return 100 * float((voted(bank, classes, queries) == expected).float().mean())
 
 
 def embedded(objective: Objective, name: str) -> tuple[torch.Tensor, torch.Tensor]:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from benchmarks import Figure
-from benchmarks._cifar10 import CIFAR10, ROOT, config, prepare
+from benchmarks._cifar10 import CIFAR10, ROOT, config, prepare, voted
 from raysl.data.labelled import class_numbers, read_split
 from raysl.evaluation import few_label
 from raysl.models.load import load_encoder
@@ -27,7 +27,6 @@ from raysl.train.world import single
 
 SPLIT = os.environ.get("RAYSL_BENCH_SPLIT", "test")
 LABELS, DRAWS, TRAINED_DRAWS = 20, 5, 3
-NEIGHBOURS, TEMPERATURE = 200, 0.1
 COMMON = {"probe": None, "evaluate_every_steps": 10**9, "log_every_steps": 10, "checkpoint": {"every_steps": 10}}
 SETTINGS = {
     "simclr": {"max_steps": 690, "optimizer": {"type": "muon", "learning_rate": 2.4e-2, "warmup_share": 0.1}},
@@ -101,8 +100,5 @@ def knn(chosen: RunConfig) -> float:
     train, test = (read_split(prepared, split) for split in ("train", SPLIT))
     names = sorted({str(label) for label in train.labels})
     rows, queries = (torch.from_numpy(embed(encoder, rows_of(part, prepared, 0))) for part in (train, test))
-    targets = torch.from_numpy(class_numbers(train, names))
-    nearest = (queries @ rows.T).topk(NEIGHBOURS, dim=1)
-    votes = torch.zeros(len(queries), len(names))
-    votes.scatter_add_(1, targets[nearest.indices], (nearest.values / TEMPERATURE).exp())
-    return 100 * float((votes.argmax(1).numpy() == class_numbers(test, names)).mean())
+    found = voted(rows, torch.from_numpy(class_numbers(train, names)), queries)
+    return 100 * float((found.numpy() == class_numbers(test, names)).mean())
