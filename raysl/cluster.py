@@ -80,6 +80,23 @@ def own() -> bool:
     return OWN in ray.cluster_resources()
 
 
+def takes_gpus(device: str) -> bool:
+    """Whether `device` (auto, cpu or cuda) asks this cluster for GPUs; auto does where it has some at this moment."""
+    import ray
+
+    have = float(ray.cluster_resources().get("GPU", 0))
+    if device == "cuda" and not have and not autoscales():
+        raise ConfigError(
+            "device=cuda needs a GPU and the cluster has none. Use device=auto, device=cpu or another cluster."
+        )
+    return device == "cuda" or (device == "auto" and have > 0)
+
+
+def autoscales() -> bool:
+    """Whether nodes come when they are asked for."""
+    return bool(os.environ.get("RAYSL_AUTOSCALING"))
+
+
 def in_job() -> bool:
     """Whether this process was started by `ray job submit`: its current folder is then a copy that goes with the job."""
     return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ

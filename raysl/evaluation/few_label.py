@@ -25,6 +25,7 @@ from raysl.train.inputs import rows_of
 
 FINETUNED, FROZEN, SCRATCH = "pretrained, fine-tuned", "pretrained, frozen + LR", "same network from scratch"
 TFIDF, LSA, PIXELS = "TF-IDF + LR", "LSA + LR", "pixels + LR"
+CPU = torch.device("cpu")
 YARDSTICKS = {"lsa": LSA, "tfidf": TFIDF, "pixels": PIXELS}
 """Name in the config -> method that is fitted once on features without a network."""
 
@@ -39,6 +40,8 @@ class Protocol:
     targets: npt.NDArray[np.int64]
     test: Labelled
     truth: npt.NDArray[np.int64]
+    device: torch.device = CPU
+    """Where networks run."""
 
     @cached_property
     def test_rows(self) -> list[Row]:
@@ -54,8 +57,8 @@ class Protocol:
                 "macro_f1": scores["macro_f1"], "accuracy": scores["accuracy"]}  # fmt: skip
 
 
-def build_protocol(config: RunConfig) -> Protocol:
-    """Reads the prepared rows.
+def build_protocol(config: RunConfig, device: torch.device = CPU) -> Protocol:
+    """Reads the prepared rows; networks run on `device`.
 
     The rows to be scored are the first `max_test_rows` of `evaluate.split` and the chosen classes, in a seeded order.
     """
@@ -68,9 +71,8 @@ def build_protocol(config: RunConfig) -> Protocol:
     test = labelled.read_split(prepared, config.evaluate.split).of_classes(classes)
     order = np.random.default_rng((config.seed, 4)).permutation(len(test))[: config.evaluate.max_test_rows]
     test = test.take(np.sort(order))
-    return Protocol(
-        config, classes, pool, labelled.class_numbers(pool, classes), test, labelled.class_numbers(test, classes)
-    )
+    targets, truth = labelled.class_numbers(pool, classes), labelled.class_numbers(test, classes)
+    return Protocol(config, classes, pool, targets, test, truth, device)
 
 
 def jobs(config: RunConfig) -> list[dict[str, Any]]:
@@ -90,6 +92,10 @@ def num_scores(config: RunConfig) -> int:
     assert config.evaluate is not None
     methods = {job["method"] for job in jobs(config)}
     return len(methods) * len(config.evaluate.labels_per_class) * config.evaluate.num_draws
+
+
+def runs_network(job: dict[str, Any]) -> bool:
+    return job["method"] in (FINETUNED, SCRATCH, FROZEN)
 
 
 def run_job(protocol: Protocol, job: dict[str, Any]) -> Iterable[dict[str, Any]]:
@@ -115,7 +121,7 @@ def _features(protocol: Protocol, method: str) -> tuple[Any, Any]:
     config = protocol.config
     assert config.evaluate is not None
     if method == FROZEN:
-        encoder, _ = models.load_encoder(config.folder / "pretrain")
+        encoder = models.load_encoder(config.folder / "pretrain")[0].to(protocol.device)
         chosen = _drawn_places(protocol)
         rows = np.zeros((len(protocol.pool), encoder.width), np.float32)
         rows[chosen] = embed(encoder, _rows(config, protocol.pool.take(chosen)))
@@ -150,7 +156,7 @@ def _finetuned(protocol: Protocol, method: str, per_class: int, number: int) -> 
     places = protocol.draw(per_class, number)
     rows = _rows(config, protocol.pool.take(places))
     classifier = finetune_classifier(
-        encoder, rows, protocol.targets[places], len(protocol.classes), settings, config.seed + number
+        encoder.to(protocol.device), rows, protocol.targets[places], len(protocol.classes), settings, config.seed + number
     )
     predicted = predict(classifier, protocol.test_rows).argmax(1)
     return protocol.score(method, per_class, number, np.asarray(predicted, np.int64))

@@ -1,6 +1,8 @@
 """The stage `evaluate`: the few-label curve with its baselines, and the released classifier on the test split."""
 
 from collections import defaultdict
+from itertools import compress
+from operator import not_
 from typing import Any
 
 import numpy as np
@@ -47,33 +49,40 @@ def evaluate(config: RunConfig, redo: bool = False) -> Manifest:
 
 
 class _Worker:
-    """Runs jobs in a Ray worker; the protocol is read once for each process."""
+    """Runs jobs in a Ray worker; the protocol is read once for each process and device."""
 
     protocol: Protocol | None = None
 
     @classmethod
-    def run(cls, job: dict[str, Any], config: RunConfig) -> list[dict[str, Any]]:
+    def run(cls, job: dict[str, Any], config: RunConfig, device: str) -> list[dict[str, Any]]:
         import torch
 
         torch.set_num_threads(1)
-        if cls.protocol is None or cls.protocol.config != config:
-            cls.protocol = few_label.build_protocol(config)
+        if cls.protocol is None or (cls.protocol.config, cls.protocol.device.type) != (config, device):
+            cls.protocol = few_label.build_protocol(config, torch.device(device))
         return list(few_label.run_job(cls.protocol, job))
 
 
 def _run_jobs(config: RunConfig) -> list[dict[str, Any]]:
-    """All jobs as Ray Data tasks, one row of scores each."""
+    """All jobs as Ray Data tasks, one row of scores each; those with a network get a GPU each where there are some."""
     from raysl import cluster
 
     cluster.connect()
     import ray.data
 
-    work = few_label.jobs(config)
-    data = ray.data.from_items(work, override_num_blocks=len(work))
+    jobs, takes_gpus = few_label.jobs(config), cluster.takes_gpus((config.finetune or FinetuneConfig()).device)
+    on_gpu = [takes_gpus and few_label.runs_network(job) for job in jobs]
+    parts = [(device, list(compress(jobs, chosen))) for device, chosen in (("cuda", on_gpu), ("cpu", map(not_, on_gpu)))]
+    scores = [
+        ray.data.from_items(part, override_num_blocks=len(part)).flat_map(
+            _Worker.run, fn_kwargs={"config": config.anchored(), "device": device},
+            num_cpus=1, num_gpus=1 if device == "cuda" else None,
+        )
+        for device, part in parts if part
+    ]  # fmt: skip
     rows: list[dict[str, Any]] = []
     with Progress("evaluate: few labels", few_label.num_scores(config), "scores") as progress:
-        scores = data.flat_map(_Worker.run, fn_kwargs={"config": config.anchored()}, num_cpus=1)
-        for row in scores.iter_rows():
+        for row in (scores[0].union(*scores[1:]) if scores[1:] else scores[0]).iter_rows():
             rows.append(row)
             progress.advance(note=f"{row['method']}, {row['labels_per_class']} labels a class: {row['macro_f1']:.3f}")
     return sorted(rows, key=lambda r: (r["method"], r["labels_per_class"], r["draw"]))

@@ -11,14 +11,16 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from raysl.models import ranks
+
 
 class BatchNorm2d(nn.BatchNorm2d):
     """torch's BatchNorm2d whose statistics are those of all ranks while training."""
 
     def forward(self, input: Tensor) -> Tensor:
-        if not self.training or not dist.is_initialized() or dist.get_world_size() == 1:
+        if not self.training or not ranks.several():
             return super().forward(input)
-        y, mean, variance, count = _Synchronized.apply(input, self.weight, self.bias, self.eps)  # type: ignore[no-untyped-call]
+        y, mean, variance, count = _synchronized(input, self.weight, self.bias, self.eps)
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
@@ -28,6 +30,13 @@ class BatchNorm2d(nn.BatchNorm2d):
         self.running_var.lerp_((variance * count / (count - 1)).to(self.running_var), self.momentum)
         out: Tensor = y
         return out
+
+
+@ranks.Exchange
+def _synchronized(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Normalised rows; mean, variance and number of rows of the whole batch."""
+    out: tuple[Tensor, Tensor, Tensor, Tensor] = _Synchronized.apply(x, weight, bias, eps)  # type: ignore[no-untyped-call]
+    return out
 
 
 class _Synchronized(torch.autograd.Function):

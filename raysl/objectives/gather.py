@@ -6,6 +6,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from raysl.models import ranks
+
 
 class _Gather(torch.autograd.Function):
     """All-gather whose backward sums each rank's gradient for our rows (an all-reduce, so gloo can do it)."""
@@ -30,8 +32,11 @@ class _Gather(torch.autograd.Function):
 
 def gather_rows(rows: Tensor) -> tuple[Tensor, int]:
     """Rows of all ranks in the order of ranks, and the place of ours in them. Ranks may hold different numbers of rows."""
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
-        return rows, 0
+    return _over_ranks(rows) if ranks.several() else (rows, 0)
+
+
+@ranks.Exchange
+def _over_ranks(rows: Tensor) -> tuple[Tensor, int]:
     size = torch.tensor([len(rows)], device=rows.device)
     sizes = [torch.empty_like(size) for _ in range(dist.get_world_size())]
     dist.all_gather(sizes, size)

@@ -87,14 +87,18 @@ class StepBatches:
 def held_out_batches(
     objective: Objective, rows: Rows, num_rows: int, batch_size: int, rank: int, world_size: int
 ) -> list[Callable[[], Batch]]:
-    """The same held-out batches at every call: this rank's share of the first `num_rows` rows in a fixed order."""
+    """The same held-out batches at every call: this rank's share of the first `num_rows` rows in a fixed order.
+
+    All of one size, whatever the number of ranks: a contrast among few rows is an easy one, and would count as much. Rows
+    that do not fill a batch are left out; fewer than one batch are a batch.
+    """
     numbers = RowOrder([len(rows)], 0).rows(0, min(num_rows, len(rows)))
+    size = min(batch_size, len(numbers))
+    if size < world_size:
+        return []
     batches: list[Callable[[], Batch]] = []
-    for start in range(0, len(numbers) - world_size + 1, batch_size):
-        part = numbers[start : start + batch_size]
-        places = np.arange(rank, len(part), world_size)
-        if len(part) < world_size:
-            break
-        chosen = [rows.row(int(n)) for n in part[places]]
-        batches.append(partial(objective.collate, chosen, uniform_for(0, start, len(part), places)))
+    places = np.arange(rank, size, world_size)
+    for start in range(0, len(numbers) - size + 1, size):
+        chosen = [rows.row(int(n)) for n in numbers[start + places]]
+        batches.append(partial(objective.collate, chosen, uniform_for(0, start, size, places)))
     return batches

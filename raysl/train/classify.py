@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from raysl.data.rows import Row
 from raysl.models.encoder import Encoder
@@ -22,11 +22,15 @@ from raysl.train.optimizers import adamw, rate_share, set_rate
 
 @torch.no_grad()
 def apply(model: Callable[[Tensor], Tensor], encoder: Encoder, rows: Sequence[Row], width: int) -> npt.NDArray[np.float32]:
-    """model(what `encoder` reads) -> (batch, width) for all rows, in their order."""
-    out = np.zeros((len(rows), width), np.float32)
+    """model(what `encoder` reads) -> (batch, width) for all rows, in their order; on the device of the encoder."""
+    out, device = np.zeros((len(rows), width), np.float32), device_of(encoder)
     for places in batches(encoder, rows):
-        out[places] = model(to_tensor(encoder, [rows[p] for p in places])).float().numpy()
+        out[places] = model(to_tensor(encoder, [rows[p] for p in places]).to(device)).float().cpu().numpy()
     return out
+
+
+def device_of(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
 
 
 def embed(encoder: Encoder, rows: Sequence[Row]) -> npt.NDArray[np.float32]:
@@ -66,9 +70,13 @@ def finetune_classifier(
     encoder: Encoder, rows: Sequence[Row], targets: npt.NDArray[np.int64], num_classes: int,
     config: FinetuneConfig, seed: int, on_epoch: Callable[[int, float], None] = lambda epoch, loss: None,
 ) -> Classifier:  # fmt: skip
-    """Trains `encoder` and a new head on labelled rows; `encoder` is changed. `on_epoch(epoch, mean loss)` is told."""
+    """Trains `encoder`, where it lies, and a new head on labelled rows; `encoder` is changed.
+
+    `on_epoch(epoch, mean loss)` is told.
+    """
     torch.manual_seed(seed)
-    classifier = Classifier(encoder, num_classes)
+    device = device_of(encoder)
+    classifier = Classifier(encoder, num_classes).to(device)
     weight, bias = fit_probe(embed(encoder, rows), targets, num_classes, config.probe_strength)
     with torch.no_grad():
         classifier.head.weight.copy_(torch.from_numpy(weight))
@@ -82,10 +90,10 @@ def finetune_classifier(
         total = 0.0
         for places in np.array_split(generator.permutation(len(rows)), steps_per_epoch):
             set_rate(optimizer, config.learning_rate * rate_share(step, config.epochs * steps_per_epoch, schedule))
-            inputs = to_tensor(encoder, [rows[p] for p in places])
+            inputs = to_tensor(encoder, [rows[p] for p in places]).to(device)
             if config.augment is not None:
                 numbers = torch.from_numpy(generator.random((len(places), NUM_UNIFORM), np.float32))
-                inputs = views(inputs, numbers, config.augment)
+                inputs = views(inputs, numbers.to(device), config.augment)
             total += _step(classifier, optimizer, inputs, targets[places], schedule) * len(places)
             step += 1
         on_epoch(epoch, total / len(rows))
@@ -97,7 +105,7 @@ def _step(
     schedule: OptimizerConfig,
 ) -> float:  # fmt: skip
     logits, _ = classifier(inputs)
-    loss = F.cross_entropy(logits, torch.from_numpy(targets))
+    loss = F.cross_entropy(logits, torch.from_numpy(targets).to(logits.device))
     loss.backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(classifier.parameters(), schedule.max_gradient_norm)
     optimizer.step()

@@ -191,6 +191,8 @@ class PretrainConfig(Config):
 class FinetuneConfig(Config):
     """A classifier on the pretrained encoder: linear probe first, then all weights at a low rate (Kumar et al., 2022)."""
 
+    how: ClassVar[frozenset[str]] = frozenset({"device"})
+
     num_classes: int = Field(16, ge=2)
     """The largest labels of the train split; rows of others are left out."""
     labels_per_class: int | None = Field(20, ge=1)
@@ -209,6 +211,9 @@ class FinetuneConfig(Config):
     """Tokens of a document that are read; longer ones are cut."""
     augment: AugmentConfig | None = None
     """How labelled images change from pass to pass (crop, flip, ...); null leaves them as they are. Not for text."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where it trains, in the command's own process, and where the networks of `evaluate` do, one on each GPU or core of
+    the cluster; auto takes a GPU where there is one."""
 
 
 class SpaceConfig(Config):

@@ -18,6 +18,7 @@ from raysl.stage import Manifest, Stage, check_same_config, log_metrics, require
 from raysl.train.classify import finetune_classifier, predict
 from raysl.train.config import FinetuneConfig
 from raysl.train.inputs import rows_of
+from raysl.train.world import resolve_device
 
 OUTPUTS = (models.WEIGHTS, models.DESCRIPTION, models.CLASSES)
 
@@ -61,6 +62,7 @@ def finetune_rows(
         raise DataError("No labelled rows to fine-tune on. Name the label column of the source, or give more rows.")
     targets = labelled.class_numbers(labelled_rows, names)
     rows = rows_of(labelled_rows, config.folder / "prepare", settings.max_tokens)
+    device = resolve_device(settings.device)
     encoder, description = models.load_encoder(encoder_folder)
     torch.set_num_threads(1)  # two threads on two busy cores are many times slower than one
     with Progress("finetune", max(settings.epochs, 1), "epochs") as progress:
@@ -69,7 +71,7 @@ def finetune_rows(
             log_metrics(config.folder, "finetune", step=epoch + 1, loss=loss)
             progress.set(epoch + 1, f"loss {loss:.3f}")
 
-        classifier = finetune_classifier(encoder, rows, targets, len(names), settings, config.seed, on_epoch)
+        classifier = finetune_classifier(encoder.to(device), rows, targets, len(names), settings, config.seed, on_epoch)
     models.save(classifier, output_folder, description)
     storage.write_json(output_folder / models.CLASSES, {"classes": names})
     fit = classification.summary(targets, predict(classifier, rows).argmax(1), names)

@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from raysl import checkpoint, storage
 from raysl.data.rows import Rows
+from raysl.models import ranks
 from raysl.objectives.base import Batch, Objective, StepOutput
 from raysl.train import optimizers
 from raysl.train.batches import StepBatches, StepRows
@@ -68,6 +69,7 @@ class Trainer:
     def _parallel(self) -> nn.Module:
         module: nn.Module = self.objective
         if self.config.compile:
+            ranks.keep_out_of_graphs()
             module = cast(nn.Module, torch.compile(module))
         if self.world.size == 1:
             return module

@@ -103,7 +103,10 @@ def reporting(config: RunConfig, trainer: Trainer, hear: Callable[[dict[str, Any
         yield
         return
     drop_metrics_after(config.folder, trainer.step)
-    start = {"start": trainer.step, "rows": len(trainer.rows)}
+    start = {
+        "start": trainer.step, "rows": len(trainer.rows),
+        "device": trainer.world.device.type, "precision": str(trainer.precision).removeprefix("torch."),
+    }  # fmt: skip
     log_metrics(config.folder, STAGE, **start)
     hear(start)
     targets = writers(config, trainer.step)

@@ -37,6 +37,8 @@ class RayJob:
     job: TrainJob
     decodings: tuple[Any, int] | None
     """Where stored pictures are decoded, and how many shards are asked for at a time; None: nothing to decode there."""
+    use_gpu: bool
+    """Whether each worker was given a GPU."""
 
 
 def _worker(config: dict[str, Any]) -> dict[str, Any]:
@@ -44,9 +46,11 @@ def _worker(config: dict[str, Any]) -> dict[str, Any]:
 
     work: RayJob = config["work"]
     context = ray.train.get_context()
-    device = ray.train.torch.get_device() if resolve_device(work.job.config.training.device).type == "cuda" else None
-    world = World(context.get_world_rank(), context.get_world_size(), device or resolve_device("cpu"), leaving)
     try:
+        device = resolve_device("cuda" if work.use_gpu else "cpu")
+        if work.use_gpu:
+            device = ray.train.torch.get_device()  # the one of this node that is this worker's
+        world = World(context.get_world_rank(), context.get_world_size(), device, leaving)
         decoder = IN_PROCESS if work.decodings is None else decode_tasks.decoder(*work.decodings)
         return train_rank(work.job, world, decoder=decoder)
     except StoreError:
@@ -60,14 +64,14 @@ def _worker(config: dict[str, Any]) -> dict[str, Any]:
 def train(config: RunConfig, on_message: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     """Runs the pretraining of `config` on `num_workers` Ray workers; returns rank 0's last metrics."""
     settings = config.training
-    use_gpu = settings.device == "cuda" or (settings.device == "auto" and _cluster_has_gpu())  # the driver may have none
+    use_gpu = cluster.takes_gpus(settings.device)  # the driver may have none
     fewest, most = workers = _worker_range(settings)
     _check_resources(fewest, use_gpu)
     decodings = _decodings(config, use_gpu)
     scratch = config.folder / PRETRAIN / ".ray"
     trainer = (OwnClusterTrainer if cluster.own() else TorchTrainer)(
         _worker,
-        train_loop_config={"work": RayJob(TrainJob(config.anchored()), decodings)},
+        train_loop_config={"work": RayJob(TrainJob(config.anchored()), decodings, use_gpu)},
         torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
         scaling_config=ray.train.ScalingConfig(num_workers=workers if fewest < most else most, use_gpu=use_gpu),
         run_config=ray.train.RunConfig(
@@ -105,25 +109,15 @@ def _worker_range(settings: PretrainConfig) -> tuple[int, int]:
     return (workers, workers) if isinstance(workers, int) else (workers.min, workers.max)
 
 
-def _cluster_has_gpu() -> bool:
-    return float(ray.cluster_resources().get("GPU", 0)) > 0
-
-
 def _check_resources(num_workers: int, use_gpu: bool) -> None:
     """Ray Train waits without end for resources that never come; a cluster that grows by itself may still get them."""
     kind = "GPU" if use_gpu else "CPU"
     have = int(ray.cluster_resources().get(kind, 0))
-    if have < num_workers and not _autoscales():
+    if have < num_workers and not cluster.autoscales():
         raise ConfigError(
             f"pretrain.num_workers={num_workers} needs {num_workers} {kind}s and the cluster has {have}. "
             f"Use pretrain.num_workers={max(have, 1)} or a larger cluster."
         )
-
-
-def _autoscales() -> bool:
-    import os
-
-    return bool(os.environ.get("RAYSL_AUTOSCALING"))
 
 
 class _listening:

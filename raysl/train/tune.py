@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ray
 from ray import tune as ray_tune
 
+from raysl import cluster, storage
 from raysl import config as base
-from raysl import storage
 from raysl.errors import RayslError, TrainingError
 from raysl.progress import Progress, say
 from raysl.run_config import RunConfig, needed
@@ -47,8 +46,6 @@ def tune(config: RunConfig) -> TuneResult:
     require(config.folder, "prepare", "prepare")
     for trial in planned:
         _share_prepared(config, trial)
-    from raysl import cluster
-
     cluster.connect()
     with Progress("tune", len(planned), "trials") as progress:
         ended = _run(config, settings, planned, progress)
@@ -65,10 +62,9 @@ def _share_prepared(config: RunConfig, trial: Trial) -> None:
 
 def _run(config: RunConfig, settings: TuneConfig, planned: Sequence[Trial], progress: Progress) -> dict[int, dict[str, Any]]:
     """Number of a trial -> its last reported numbers, or {"error": ...}."""
-    use_gpu = config.training.device != "cpu" and float(ray.cluster_resources().get("GPU", 0)) > 0
     trainable = ray_tune.with_resources(
         ray_tune.with_parameters(_trial, planned=list(planned), metric=settings.metric),
-        {"cpu": 1, "gpu": 1} if use_gpu else {"cpu": 1},
+        {"cpu": 1, "gpu": 1} if cluster.takes_gpus(config.training.device) else {"cpu": 1},
     )
     tuner = ray_tune.Tuner(
         trainable,

@@ -30,7 +30,7 @@ from raysl.train.batches import StepBatches
 from raysl.train.config import PretrainConfig
 from raysl.train.loop import Trainer
 from raysl.train.probe import choose
-from raysl.train.world import autocast, single
+from raysl.train.world import World, autocast, single
 from tests import pixel_shards, token_shards
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU here")
@@ -74,21 +74,23 @@ def rows_of(shards: Path, objective: Objective) -> Rows:
 
 
 def trainer_of(
-    shards: Path, kind: str, *, held_out: bool = False, checkpoints: Path | None = None, **settings: object
-) -> Trainer:
+    shards: Path, kind: str, *, held_out: bool = False, checkpoints: Path | None = None, world: World | None = None,
+    double: bool = False, **settings: object,
+) -> Trainer:  # fmt: skip
     defaults = {
         "objective": kind, "model": MODELS[kind], "max_steps": 6, "global_batch_size": 12, "precision": "fp32",
         "device": "cuda", "log_every_steps": 100, "evaluate_every_steps": 100,
     }  # fmt: skip
-    objective = objective_of(kind)
+    objective = objective_of(kind).double() if double else objective_of(kind)
     rows = rows_of(shards, objective)
     labelled = None
     if held_out and objective.row_kind == "pixels":
         labelled = choose([rows.row(n) for n in range(len(rows))], rows.labels, 40)
     config = PretrainConfig.model_validate(defaults | settings)
     return Trainer(
-        objective, rows, rows if held_out else None, config, 3, single("cuda"), checkpoints=checkpoints, labelled=labelled
-    )
+        objective, rows, rows if held_out else None, config, 3, world or single("cuda"),
+        checkpoints=checkpoints, labelled=labelled,
+    )  # fmt: skip
 
 
 def batch_of(shards: Path, objective: Objective) -> dict[str, torch.Tensor]:

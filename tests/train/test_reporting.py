@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from raysl import run_config
 from raysl.errors import ConfigError
@@ -27,7 +28,7 @@ def config(smallest_yaml: Path) -> RunConfig:
 
 def trainer(step: int = 0, rank: int = 0) -> Any:
     world = SimpleNamespace(**{**vars(single("cpu")), "rank": rank})
-    return SimpleNamespace(world=world, step=step, rows=[1, 2], report=None)
+    return SimpleNamespace(world=world, step=step, rows=[1, 2], report=None, precision=torch.float32)
 
 
 def read(config: RunConfig) -> list[dict[str, Any]]:
@@ -42,7 +43,7 @@ def test_numbers_go_to_the_file_tensorboard_and_the_driver(config: RunConfig) ->
         one.report({"step": 1, "held_out_loss": 2.5, "knn_accuracy": 0.5})
         one.report({"step": 2, "loss": 2.0})
     assert [(line["stage"], line.get("step")) for line in read(config)] == [("pretrain", n) for n in (None, 1, 1, 2)]
-    assert heard[0] == {"start": 0, "rows": 2}
+    assert heard[0] == {"start": 0, "rows": 2, "device": "cpu", "precision": "float32"}
     assert {"step": 1, "held_out_loss": 2.5, "knn_accuracy": 0.5} in heard
     events = next((config.folder / "tensorboard").glob("events.out.tfevents.*")).read_bytes()
     assert all(name in events for name in (b"pretrain/loss", b"pretrain/knn_accuracy"))

@@ -1,0 +1,25 @@
+"""What a setting `device` asks of a cluster."""
+
+import pytest
+import ray
+
+from raysl import cluster
+from raysl.errors import ConfigError
+
+
+@pytest.mark.parametrize(("device", "gpus", "grows", "taken"), [
+    ("auto", 0, "", False), ("auto", 2, "", True), ("cpu", 2, "", False), ("cuda", 1, "", True), ("cuda", 0, "1", True),
+])  # fmt: skip
+def test_gpus_are_taken_where_there_are_some_or_some_will_come(
+    device: str, gpus: int, grows: str, taken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 4.0, **({"GPU": float(gpus)} if gpus else {})})
+    monkeypatch.setenv("RAYSL_AUTOSCALING", grows)
+    assert cluster.takes_gpus(device) == taken
+
+
+def test_a_gpu_that_never_comes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 4.0})
+    monkeypatch.delenv("RAYSL_AUTOSCALING", raising=False)
+    with pytest.raises(ConfigError, match=r"device=cuda needs a GPU and the cluster has none\. Use device=auto"):
+        cluster.takes_gpus("cuda")
