@@ -54,12 +54,13 @@ class _Synchronized(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         x, weight, mean, variance, count = ctx.saved_tensors
+        per_deviation = torch.rsqrt(variance + ctx.eps)
         scaled, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
-            grads[0], x, weight, mean, variance, None, None, False, ctx.eps, [True, True, True]
+            grads[0], x, weight, mean, variance, mean, per_deviation, False, ctx.eps, [True, True, True]
         )  # as if the statistics were constants: gradient x weight / deviation, and the two sums of our rows
         both = torch.stack([of_weight, of_bias])
         dist.all_reduce(both)
-        through_variance, through_mean = -weight * torch.rsqrt(variance + ctx.eps) * both / count
+        through_variance, through_mean = -weight * per_deviation * both / count
         scaled += F.batch_norm(x, mean, variance, through_variance, through_mean, training=False, eps=ctx.eps)
         return scaled, of_weight, of_bias, None  # DDP adds up the ranks' parts for weight and bias
 
