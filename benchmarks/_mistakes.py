@@ -102,7 +102,7 @@ MISTAKES = (
     ),
     Mistake(
         3, "each rank normalises by itself", BATCH_NORM,
-        "if not self.training or not dist.is_initialized() or dist.get_world_size() == 1:", "if True:", NORM,
+        "if not self.training or not ranks.several():", "if True:", NORM,
     ),
     Mistake(3, "gradient of the own rank's statistics only", BATCH_NORM, "dist.all_reduce(both)", "pass", NORM),
     Mistake(

@@ -7,18 +7,19 @@ import importlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from threading import Thread
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
 from unittest.mock import patch
 
 from raysl import progress
 from raysl.errors import ConfigError
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 ENVIRONMENT = {
     "RAY_DATA_PARQUET_FOOTER_NUM_ACTORS": "1",  # default 32 actors for each read_parquet
@@ -61,7 +62,7 @@ def connect(num_cpus: int | None = None, temp_dir: str | None = None, importing:
 
     if ray.is_initialized():
         return
-    if os.environ.get("RAY_ADDRESS"):
+    if joins():
         context = _join(ray)
     else:
         context = _start_local(ray, {"num_cpus": num_cpus, "_temp_dir": temp_dir}, importing)
@@ -90,6 +91,28 @@ def takes_gpus(device: str) -> bool:
             "device=cuda needs a GPU and the cluster has none. Use device=auto, device=cpu or another cluster."
         )
     return device == "cuda" or (device == "auto" and have > 0)
+
+
+def tasks(function: Callable[..., T], calls: Sequence[tuple[tuple[Any, ...], float]]) -> Iterator[T]:
+    """What `function` returns for each (arguments, GPUs), in processes with one core each, in the order in which they end.
+
+    Raises what it raises. A call whose process or node is lost is made again.
+    """
+    import ray
+
+    started = [ray.remote(num_cpus=1, num_gpus=gpus, max_calls=0)(function).remote(*given) for given, gpus in calls]
+    while started:
+        (ended,), started = ray.wait(started)
+        try:
+            result: T = ray.get(ended)
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause from None
+        yield result
+
+
+def joins() -> bool:
+    """Whether this process works on a cluster that others may use too; Ray sets the address for its jobs."""
+    return bool(os.environ.get("RAY_ADDRESS"))
 
 
 def autoscales() -> bool:

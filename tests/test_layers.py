@@ -18,7 +18,7 @@ LAYERS = {
     "data": {"run_config"},
     "objectives": {"models", "data"},
     "train": {"objectives", "models", "data", "metrics", "checkpoint", "run_config"},
-    "evaluation": {"train.classify", "train.inputs", "objectives", "models", "data", "metrics", "checkpoint", "run_config"},
+    "evaluation": {"train.classify", "train.inputs", "train.world", "objectives", "models", "data", "metrics", "checkpoint", "run_config"},
     "release": {"objectives", "models", "data", "metrics", "checkpoint", "run_config"},
     "serve": {"release", "data", "metrics", "monitor.recorder", "run_config"},
     "monitor": {"release", "data", "metrics", "run_config"},
@@ -32,7 +32,7 @@ LAYERS = {
 }  # fmt: skip
 RAY = {
     "cluster", "own_data", "data.steps", "data.distributed", "data.decode_tasks", "train.run", "train.own_cluster",
-    "train.preemption", "train.tune", "evaluation.suite", "serve.app", "serve.deployment",
+    "train.preemption", "train.tune", "serve.app", "serve.deployment",
 }  # fmt: skip
 NO_TORCH = {"serve", "data", "monitor", "metrics", "report"}
 

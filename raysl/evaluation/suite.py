@@ -1,8 +1,6 @@
 """The stage `evaluate`: the few-label curve with its baselines, and the released classifier on the test split."""
 
 from collections import defaultdict
-from itertools import compress
-from operator import not_
 from typing import Any
 
 import numpy as np
@@ -19,6 +17,7 @@ from raysl.stage import Manifest, Stage, check_same_config, log_metrics, read_ma
 from raysl.train.classify import predict
 from raysl.train.config import FinetuneConfig
 from raysl.train.inputs import rows_of
+from raysl.train.world import resolve_device
 
 REPORT = "report.json"
 SHARING_BYTES = 100 << 20
@@ -55,38 +54,34 @@ class _Worker:
 
     protocol: Protocol | None = None
 
-    @classmethod
-    def run(cls, job: dict[str, Any], config: RunConfig, device: str) -> list[dict[str, Any]]:
+    @staticmethod
+    def run(job: dict[str, Any], config: RunConfig, device: str) -> list[dict[str, Any]]:
         import torch
 
         torch.set_num_threads(1)
-        if cls.protocol is None or (cls.protocol.config, cls.protocol.device.type) != (config, device):
-            cls.protocol = few_label.build_protocol(config, torch.device(device))
-        return list(few_label.run_job(cls.protocol, job))
+        found, kept = resolve_device(device), _Worker.protocol
+        if kept is None or (kept.config, kept.device) != (config, found):
+            kept = _Worker.protocol = few_label.build_protocol(config, found)
+        return list(few_label.run_job(kept, job))
 
 
 def _run_jobs(config: RunConfig) -> list[dict[str, Any]]:
-    """All jobs as Ray Data tasks, one row of scores each; those with a network get a GPU, or a share, where there is one."""
+    """All jobs as Ray tasks, a list of scores each; those with a network get a GPU, or a share, where there is one."""
     from raysl import cluster
 
     cluster.connect()
-    import ray.data
-
-    jobs, takes_gpus = few_label.jobs(config), cluster.takes_gpus((config.finetune or FinetuneConfig()).device)
-    on_gpu = [takes_gpus and few_label.runs_network(job) for job in jobs]
-    parts = [(device, list(compress(jobs, chosen))) for device, chosen in (("cuda", on_gpu), ("cpu", map(not_, on_gpu)))]
-    scores = [
-        ray.data.from_items(part, override_num_blocks=len(part)).flat_map(
-            _Worker.run, fn_kwargs={"config": config.anchored(), "device": device},
-            num_cpus=1, num_gpus=_share_of_gpu(config) if device == "cuda" else None,
-        )
-        for device, part in parts if part
-    ]  # fmt: skip
+    device = (config.finetune or FinetuneConfig()).device
+    share = _share_of_gpu(config) if cluster.takes_gpus(device) else 0
     rows: list[dict[str, Any]] = []
     with Progress("evaluate: few labels", few_label.num_scores(config), "scores") as progress:
-        for row in (scores[0].union(*scores[1:]) if scores[1:] else scores[0]).iter_rows():
-            rows.append(row)
-            progress.advance(note=f"{row['method']}, {row['labels_per_class']} labels a class: {row['macro_f1']:.3f}")
+        for scores in cluster.tasks(_Worker.run, [
+            ((job, config.anchored(), device), share) if share and few_label.runs_network(job)
+            else ((job, config.anchored(), "cpu"), 0)
+            for job in few_label.jobs(config)
+        ]):  # fmt: skip
+            for row in scores:
+                rows.append(row)
+                progress.advance(note=f"{row['method']}, {row['labels_per_class']} labels a class: {row['macro_f1']:.3f}")
     return sorted(rows, key=lambda r: (r["method"], r["labels_per_class"], r["draw"]))
 
 

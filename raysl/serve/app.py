@@ -118,7 +118,7 @@ def start(config: RunConfig) -> ServiceHandle:
     version, folder = production(config.folder)
     settings = Settings(config.name, config.folder, version, folder, config.serve)
     examples = check_settings(settings)
-    local = not os.environ.get("RAY_ADDRESS")
+    local = not cluster.joins()
     port = claim_port(config.serve, local)
     import ray
 

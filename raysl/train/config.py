@@ -212,8 +212,7 @@ class FinetuneConfig(Config):
     augment: AugmentConfig | None = None
     """How labelled images change from pass to pass (crop, flip, ...); null leaves them as they are. Not for text."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where it trains, in the command's own process, and where the networks of `evaluate` do, on the GPUs or cores of the
-    cluster; auto takes a GPU where there is one."""
+    """Where it trains, and the networks of `evaluate` do; auto takes a GPU where there is one."""
 
 
 class SpaceConfig(Config):

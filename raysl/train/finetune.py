@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from raysl import storage
+from raysl import cluster, storage
 from raysl.data import labelled
 from raysl.data.labelled import Labelled
 from raysl.errors import DataError
@@ -56,6 +56,25 @@ def finetune_rows(
 
     Returns train and validation accuracy and macro-F1; the gap between the two is the overfitting to watch.
     """
+    settings = config.finetune or FinetuneConfig()
+    if _has_cluster_with_gpus(settings):
+        say("finetune: on a GPU of the cluster")
+        given = (config.anchored(), encoder_folder.absolute(), labelled_rows, output_folder.absolute(), classes)
+        return next(cluster.tasks(_finetune_rows, [(given, 1)]))
+    return _finetune_rows(config, encoder_folder, labelled_rows, output_folder, classes)
+
+
+def _has_cluster_with_gpus(settings: FinetuneConfig) -> bool:
+    """A GPU of a shared cluster has to be asked for, even where this process sees one."""
+    if settings.device == "cpu" or not cluster.joins():
+        return False
+    cluster.connect()
+    return cluster.takes_gpus(settings.device)
+
+
+def _finetune_rows(
+    config: RunConfig, encoder_folder: Path, labelled_rows: Labelled, output_folder: Path, classes: Sequence[str] | None
+) -> dict[str, Any]:
     settings = config.finetune or FinetuneConfig()
     names = sorted(classes or {label for label in labelled_rows.labels if label is not None})
     if not labelled_rows:

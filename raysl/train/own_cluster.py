@@ -95,6 +95,15 @@ class _Workers(WorkerGroup):  # type: ignore[misc]
     def _get_worker_runtime_env(custom_runtime_env: Any) -> dict[str, Any]:
         return dict(custom_runtime_env)
 
+    def _start(self) -> None:
+        """Gives back what it holds when the ranks do not meet; Ray leaves that to an actor, and another start would wait."""
+        try:
+            super()._start()
+        except BaseException:
+            if self.has_started():
+                self.abort()
+            raise
+
     def _init_train_context_on_workers(
         self, workers: list[Any], sync_actor: Any, train_context_args: dict[str, Any]
     ) -> None:

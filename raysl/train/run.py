@@ -28,6 +28,8 @@ from raysl.train.session import PRETRAIN, TrainJob, train_rank
 from raysl.train.world import World, resolve_device
 
 POLL_S = 0.5
+NO_CUDA = "doesn't have NCCL built in", "ProcessGroupNCCL is only supported with GPUs"
+"""How torch refuses to join GPUs that it cannot see."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,11 @@ def train(config: RunConfig, on_message: Callable[[dict[str, Any]], None]) -> di
         with _listening(Followed(config.folder), on_message):
             result = trainer.fit()
     except ray.train.TrainingFailedError as error:
+        if use_gpu and any(sign in str(error) for sign in NO_CUDA):
+            raise ConfigError(
+                "The cluster has GPUs, and the torch on it cannot use them: it was built for CPUs, or finds no driver. "
+                "Install a torch built for CUDA on all nodes (pytorch.org), or use pretrain.device=cpu."
+            ) from error
         raise TrainingError(
             f"Pretraining failed on its workers: {_last_line(error)} The run's log has the trace."
         ) from error

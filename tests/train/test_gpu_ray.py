@@ -85,10 +85,10 @@ def test_more_workers_than_gpus_are_refused(gpu_cluster: Path) -> None:
 class Watched(suite._Worker):
     """Says in each row of scores which GPU its task was given and whether it was used."""
 
-    @classmethod
-    def run(cls, job: dict[str, Any], config: RunConfig, device: str) -> list[dict[str, Any]]:
+    @staticmethod
+    def run(job: dict[str, Any], config: RunConfig, device: str) -> list[dict[str, Any]]:
         torch.cuda.reset_peak_memory_stats()
-        rows = super().run(job, config, device)
+        rows = suite._Worker.run(job, config, device)
         facts = {"given": len(ray.get_gpu_ids()), "used": torch.cuda.max_memory_allocated() > 0}
         return [{**row, **facts} for row in rows]
 
