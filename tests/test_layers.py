@@ -18,7 +18,9 @@ LAYERS = {
     "data": {"run_config"},
     "objectives": {"models", "data"},
     "train": {"objectives", "models", "data", "metrics", "checkpoint", "run_config"},
-    "evaluation": {"train.classify", "train.inputs", "train.world", "objectives", "models", "data", "metrics", "checkpoint", "run_config"},
+    "evaluation": {
+        "train.classify", "train.inputs", "train.world", "objectives", "models", "data", "metrics", "checkpoint", "run_config",
+    },
     "release": {"objectives", "models", "data", "metrics", "checkpoint", "run_config"},
     "serve": {"release", "data", "metrics", "monitor.recorder", "run_config"},
     "monitor": {"release", "data", "metrics", "run_config"},
