@@ -19,7 +19,8 @@ LAYERS = {
     "objectives": {"models", "data"},
     "train": {"objectives", "models", "data", "metrics", "checkpoint", "run_config"},
     "evaluation": {
-        "train.classify", "train.inputs", "train.world", "objectives", "models", "data", "metrics", "checkpoint", "run_config",
+        "train.classify", "train.inputs", "train.world",
+        "objectives", "models", "data", "metrics", "checkpoint", "run_config",
     },
     "release": {"objectives", "models", "data", "metrics", "checkpoint", "run_config"},
     "serve": {"release", "data", "metrics", "monitor.recorder", "run_config"},
