@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,7 +22,7 @@ from raysl.objectives.config import GptConfig as GptObjectiveConfig
 from raysl.objectives.contrastive_text import ContrastiveText
 from raysl.objectives.gpt import Gpt as GptObjective
 from raysl.train import record
-from raysl.train.batches import StepBatches, held_out_batches, uniform_for
+from raysl.train.batches import StepBatches, uniform_for
 from raysl.train.config import PretrainConfig
 from raysl.train.loop import Trainer
 from raysl.train.optimizers import rate_share
@@ -432,36 +431,3 @@ def test_a_collapsed_encoder_stops_the_run_and_names_the_key(shards: Path) -> No
     trainer.objective.embed = lambda inputs: torch.ones(len(inputs), 16) / 4  # type: ignore[method-assign]
     with pytest.raises(TrainingError, match=r"Embeddings have collapsed: at step 2 .*pretrain\.health\.patience"):
         trainer.run()
-
-
-class Numbered:
-    """Rows that are their own numbers."""
-
-    def __len__(self) -> int:
-        return 97
-
-    def row(self, number: int) -> int:
-        return number
-
-
-@pytest.mark.parametrize(("batch_size", "most_rows", "sizes"), [(12, 97, [12] * 8), (12, 40, [12] * 3), (200, 97, [97])])
-@pytest.mark.parametrize("num_ranks", [1, 2, 3])
-def test_held_out_batches_are_of_one_size_and_the_same_on_any_number_of_ranks(
-    batch_size: int, most_rows: int, sizes: list[int], num_ranks: int
-) -> None:
-    """A last batch of one row, whose contrast is next to nothing, once counted as much as a whole one."""
-    objective = SimpleNamespace(collate=lambda rows, uniform: list(zip(rows, uniform(1)[:, 0].tolist(), strict=True)))
-
-    def batches(ranks: int) -> list[list[tuple[int, float]]]:
-        """Row and random number of all ranks together, batch after batch."""
-        of_ranks = [held_out_batches(objective, Numbered(), most_rows, batch_size, rank, ranks) for rank in range(ranks)]
-        return [sorted(pair for build in builds for pair in build()) for builds in zip(*of_ranks, strict=True)]
-
-    found = batches(num_ranks)
-    assert found == batches(1)
-    assert [len(batch) for batch in found] == sizes
-    assert len({row for batch in found for row, _ in batch}) == sum(sizes)
-
-
-def test_fewer_held_out_rows_than_ranks_are_not_measured() -> None:
-    assert held_out_batches(SimpleNamespace(), Numbered(), 2, 200, 0, 3) == []

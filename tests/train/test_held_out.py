@@ -1,0 +1,40 @@
+"""The held-out rows that a run is measured on are the same at every call and on any number of ranks."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from raysl.train.batches import held_out_batches
+
+
+class Numbered:
+    """Rows that are their own numbers."""
+
+    def __len__(self) -> int:
+        return 97
+
+    def row(self, number: int) -> int:
+        return number
+
+
+@pytest.mark.parametrize(("batch_size", "most_rows", "sizes"), [(12, 97, [12] * 8), (12, 40, [12] * 3), (200, 97, [97])])
+@pytest.mark.parametrize("num_ranks", [1, 2, 3])
+def test_held_out_batches_are_of_one_size_and_the_same_on_any_number_of_ranks(
+    batch_size: int, most_rows: int, sizes: list[int], num_ranks: int
+) -> None:
+    """A last batch of one row, whose contrast is next to nothing, once counted as much as a whole one."""
+    objective = SimpleNamespace(collate=lambda rows, uniform: list(zip(rows, uniform(1)[:, 0].tolist(), strict=True)))
+
+    def batches(ranks: int) -> list[list[tuple[int, float]]]:
+        """Row and random number of all ranks together, batch after batch."""
+        of_ranks = [held_out_batches(objective, Numbered(), most_rows, batch_size, rank, ranks) for rank in range(ranks)]
+        return [sorted(pair for build in builds for pair in build()) for builds in zip(*of_ranks, strict=True)]
+
+    found = batches(num_ranks)
+    assert found == batches(1)
+    assert [len(batch) for batch in found] == sizes
+    assert len({row for batch in found for row, _ in batch}) == sum(sizes)
+
+
+def test_fewer_held_out_rows_than_ranks_are_not_measured() -> None:
+    assert held_out_batches(SimpleNamespace(), Numbered(), 2, 200, 0, 3) == []
