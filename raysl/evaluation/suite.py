@@ -70,13 +70,12 @@ def _run_jobs(config: RunConfig) -> list[dict[str, Any]]:
     from raysl import cluster
 
     cluster.connect()
-    device = (config.finetune or FinetuneConfig()).device
+    anchored, device = config.anchored(), (config.finetune or FinetuneConfig()).device
     share = _share_of_gpu(config) if cluster.takes_gpus(device) else 0
     rows: list[dict[str, Any]] = []
     with Progress("evaluate: few labels", few_label.num_scores(config), "scores") as progress:
         for scores in cluster.tasks(_Worker.run, [
-            ((job, config.anchored(), device), share) if share and few_label.runs_network(job)
-            else ((job, config.anchored(), "cpu"), 0)
+            ((job, anchored, device), share) if share and few_label.runs_network(job) else ((job, anchored, "cpu"), 0)
             for job in few_label.jobs(config)
         ]):  # fmt: skip
             for row in scores:

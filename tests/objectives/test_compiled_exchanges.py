@@ -13,7 +13,7 @@ from raysl.models import ranks
 from raysl.models.batch_norm import BatchNorm2d
 from raysl.objectives.gather import gather_rows
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]  # without the repair it hangs
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from raysl.train.finetune import finetune_rows
 from tests.tiny_run import make_documents, make_run
 from tests.train.test_run import config_of
 
-pytestmark = [pytest.mark.ray]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]  # a GPU that is not given back is waited for
 
 
 @pytest.fixture(scope="module")
