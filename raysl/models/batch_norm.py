@@ -69,7 +69,8 @@ def _whole_batch(x: Tensor, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Mean and variance of each channel over all ranks, in the type of `like`, and the numbers each is over."""
     unused = torch.zeros_like(like), torch.zeros_like(like)  # their type is the one that the statistics get
     mean, variance = torch.batch_norm_update_stats(x, *unused, momentum=0.0)
-    own = torch.cat([mean, variance, mean.new_tensor([x.numel() / x.shape[1]])])
+    count = mean.new_full((1,), x.numel() / x.shape[1])  # a list would be copied to the device, and waited for
+    own = torch.cat([mean, variance, count])
     parts = [torch.empty_like(own) for _ in range(dist.get_world_size())]
     dist.all_gather(parts, own)
     stacked = torch.stack(parts)  # (ranks, 2 x channels + 1)

@@ -9,6 +9,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from raysl.models import ranks
+from raysl.models.batch_norm import BatchNorm2d
 from raysl.train.eager import data_parallel
 from raysl.train.loop import Trainer
 from raysl.train.world import World
@@ -90,3 +91,21 @@ def test_a_rank_over_nccl_trains_as_one_process(shards: Path, tmp_path: Path, ki
     assert exact["losses"] == pytest.approx(alone["losses"], abs=1e-6)
     assert exact["measured"] == pytest.approx(alone["measured"], rel=1e-4, abs=1e-5)
     assert compiled["losses"] == pytest.approx(alone["losses"], rel=0.03)
+
+
+def _normalise(rank: int, folder: Path) -> None:
+    dist.init_process_group(
+        "nccl", init_method=f"file://{folder}/store", rank=rank, world_size=1, device_id=torch.device("cuda", 0)
+    )
+    ranks.several = lambda: True
+    norm = BatchNorm2d(16).to(GPU)
+    images = torch.randn(8, 16, 4, 4, device=GPU, requires_grad=True)
+    norm(images).square().sum().backward()  # NCCL waits once, when it starts
+    torch.cuda.set_sync_debug_mode("error")
+    norm(images).square().sum().backward()
+    torch.cuda.set_sync_debug_mode("default")
+    dist.destroy_process_group()
+
+
+def test_statistics_over_ranks_do_not_wait_for_the_card(tmp_path: Path) -> None:
+    mp.start_processes(_normalise, args=(tmp_path,), nprocs=1, start_method="spawn")
