@@ -1,9 +1,10 @@
-"""Weights a run starts from, where the user has some: a folder in Hugging Face's layout.
+"""Weights a run starts from, where the user has some: a folder in Hugging Face's layout, or in torchvision's (ResNet).
 
 Vocabulary rows are matched by the tokens' text, because `prepare` moves special tokens to ids of ours.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,10 +13,12 @@ from torch import Tensor
 
 from raysl import storage
 from raysl.config import PluginConfig
+from raysl.data.config import ImagesConfig
 from raysl.data.prepared import TOKENIZER, Prepared
 from raysl.errors import ConfigError, DataError
 from raysl.models import layouts
 from raysl.models.encoder import Encoder
+from raysl.models.layouts.files import WEIGHTS
 from raysl.models.text import TextEncoder
 
 NUM_SPECIAL = 5
@@ -31,16 +34,21 @@ def check(folder: Path, model: PluginConfig, prepared: Prepared) -> dict[str, st
     Reads no weights, so that a mistake shows before anything starts.
     """
     try:
-        sizes = layouts.read_sizes(folder, model.type)
+        _compare(folder, "pretrain.model", layouts.read_sizes(folder, model.type), vars(model))
         if model.modality == "text":
             places(folder / TOKENIZER, prepared.file(TOKENIZER))
+        else:
+            images = ImagesConfig.model_validate(prepared.manifest.config["prepare"].get("images") or {})
+            _compare(folder, "prepare.images", layouts.read_image(folder, model.type), vars(images))
     except DataError as error:
         raise ConfigError(f"pretrain.init_from: {error}") from error
-    given = {name: getattr(model, name) for name in sizes}
-    wrong = [f"{name}: {value}" for name, value in sizes.items() if given[name] != value]
+    return {"init_from": storage.hash_file(folder / WEIGHTS)}
+
+
+def _compare(folder: Path, section: str, asked: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    wrong = [f"{name}: {value}" for name, value in asked.items() if given[name] != value]
     if wrong:
-        raise ConfigError(f"pretrain.init_from: {folder} has other sizes. Write pretrain.model with {', '.join(wrong)}.")
-    return {"init_from": storage.hash_file(folder / layouts.WEIGHTS)}
+        raise DataError(f"{folder} has other sizes. Write {section} with {', '.join(wrong)}.")
 
 
 def places(theirs: Path, ours: Path) -> list[int]:
@@ -71,7 +79,7 @@ def load_weights(encoder: Encoder, folder: Path, tokenizer: Path | None) -> None
         state |= {name: _moved(own[name], state[name], found) for name in BY_TOKEN if name in state}
     wrong = [name for name, w in own.items() if name not in OPTIONAL and (name not in state or state[name].shape != w.shape)]
     if wrong:
-        raise DataError(f"{folder / layouts.WEIGHTS} has other shapes than this run's model: {', '.join(wrong[:3])}.")
+        raise DataError(f"{folder / WEIGHTS} has other shapes than this run's model: {', '.join(wrong[:3])}.")
     encoder.load_state_dict(state, strict=False)
 
 
@@ -82,7 +90,7 @@ def _moved(own: Tensor, theirs: Tensor, found: Tensor) -> Tensor:
 
 
 def export(encoder: Encoder, folder: Path, tokenizer: Path | None) -> None:
-    """Writes `encoder` and its tokenizer as transformers reads them; nothing where the model is ours alone."""
+    """Writes `encoder` and its tokenizer as others read them; nothing where the model is ours alone."""
     if not layouts.export(encoder, folder) or tokenizer is None:
         return
     storage.write_text(folder / TOKENIZER, tokenizer.read_text(encoding="utf-8"))

@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 import tests.torchvision_operators  # noqa: F401  (before torchvision and transformers)
-from raysl.errors import ConfigError
+from raysl.errors import ConfigError, DataError
 from raysl.models import layouts, load
+from raysl.models.layouts import torchvision
+from raysl.models.layouts.files import WEIGHTS
 from raysl.models.resnet import ResNet
 from raysl.models.vision import ImageFormat
 from raysl.models.vision_config import ResNetConfig, VitConfig
@@ -129,6 +132,53 @@ def test_resnet_is_torchvision_s_both_ways(depth: int) -> None:
     right.square().mean().backward()
     for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(mine.grad, other.grad, atol=1e-7, rtol=1e-6)
+
+
+@pytest.mark.slow  # importing torchvision takes seconds
+def test_torchvision_s_weights_come_in_and_ours_go_out(tmp_path: Path) -> None:
+    theirs = shaken(importlib.import_module("torchvision.models").resnet18())
+    save_file(theirs.state_dict(), tmp_path / WEIGHTS)
+    assert layouts.read_image(tmp_path, "resnet") == {"channels": 3}
+    ours = ResNet(ResNetConfig(**layouts.read_sizes(tmp_path, "resnet")), PLAIN)
+    ours.load_state_dict(layouts.read_weights(tmp_path, "resnet"))
+    x, head = images(3, size=64).double(), theirs.fc
+    theirs.fc = nn.Identity()
+    torch.testing.assert_close(ours.double().eval().features(x), theirs.double()(x), atol=1e-9, rtol=1e-9)
+    theirs.fc = head
+    assert layouts.export(shaken(ours.float()), tmp_path / "export")
+    assert [path.name for path in (tmp_path / "export").iterdir()] == [WEIGHTS]
+    missing, unexpected = theirs.load_state_dict(load_file(tmp_path / "export" / WEIGHTS), strict=False)
+    assert (set(missing), unexpected) == ({"fc.weight", "fc.bias"}, [])
+    theirs.fc = nn.Identity()
+    torch.testing.assert_close(ours.double().features(x), theirs(x), atol=1e-9, rtol=1e-9)
+
+
+@pytest.mark.slow
+def test_the_shapes_of_weights_tell_which_resnet_it_is() -> None:
+    models = importlib.import_module("torchvision.models")
+
+    def sizes(name: str) -> dict[str, object]:
+        with torch.device("meta"):
+            state = getattr(models, name)().state_dict()
+        return torchvision.sizes({}, {name: tuple(tensor.shape) for name, tensor in state.items()})
+
+    for depth in (18, 34, 50):
+        assert sizes(f"resnet{depth}") == {"depth": depth, "width": 64, "stem": "large"}
+    for other in ("resnet101", "wide_resnet50_2", "resnext50_32x4d"):
+        with pytest.raises(DataError, match="ResNet is read with depth 18, 34 or 50"):
+            sizes(other)
+    with pytest.raises(DataError, match=r"no ResNet under torchvision's names"):
+        sizes("vgg11")
+
+
+def test_weights_without_a_count_of_batches_start_at_none(tmp_path: Path) -> None:
+    """torchvision's oldest files lack it."""
+    model = ResNet(ResNetConfig(preset="resnet-tiny"), PLAIN)
+    state = {name: w for name, w in model.state_dict().items() if not name.endswith("num_batches_tracked")}
+    save_file({name: w.contiguous() for name, w in state.items()}, tmp_path / WEIGHTS)
+    assert layouts.read_sizes(tmp_path, "resnet") == {"depth": 18, "width": 8, "stem": "small"}
+    model.load_state_dict(layouts.read_weights(tmp_path, "resnet"))
+    assert int(model.bn1.num_batches_tracked) == 0
 
 
 def test_small_stem_keeps_the_resolution() -> None:

@@ -8,17 +8,21 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
-from raysl import storage
+from raysl import catalog, storage
 from raysl.data.given_tokenizer import renumbered
 from raysl.data.prepared import Prepared
 from raysl.errors import ConfigError, DataError
-from raysl.models import layouts
+from raysl.models import layouts, load
 from raysl.models.config import BertConfig, GptConfig
+from raysl.models.layouts.files import WEIGHTS
 from raysl.models.text import Bert, Gpt
+from raysl.models.vision import ImageFormat
 from raysl.run_config import RunConfig
+from raysl.stage import Stage
 from raysl.train import start
 from tests.data.test_given_tokenizer import bert_like, gpt2_like
 
+PICTURES = ImageFormat(8, 3, 4, (0.5,) * 3, (0.5,) * 3)
 SIZES = {"num_layers": 1, "width": 16, "num_heads": 2, "context_length": 16}
 KINDS = {"bert": (Bert, BertConfig, bert_like), "gpt": (Gpt, GptConfig, gpt2_like)}
 
@@ -79,7 +83,7 @@ def test_a_bert_without_head_starts_with_a_fresh_one(tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     theirs("bert", tmp_path / "given")
-    path = tmp_path / "given" / layouts.WEIGHTS
+    path = tmp_path / "given" / WEIGHTS
     save_file({name: w for name, w in load_file(path).items() if name.startswith("bert.")}, path)
     config = run_config("bert", tmp_path / "run", tmp_path / "given")
     ours = tmp_path / "run" / "prepare" / start.TOKENIZER
@@ -117,6 +121,36 @@ def test_mistakes_are_named_before_anything_starts(tmp_path: Path) -> None:
         check(run_config("gpt", tmp_path / "run", tmp_path / "given").model_copy(
             update={"pretrain": config.training.model_copy(update={"init_from": str(tmp_path / "missing")})}
         ))  # fmt: skip
+
+
+def image_run(folder: Path, given: Path, model: dict[str, object], images: dict[str, object] | None) -> RunConfig:
+    """A run whose `prepare` is done."""
+    prepare = {"source": {"type": "images", "path": str(folder)}, **({"images": images} if images else {})}
+    (folder / "prepare").mkdir(parents=True, exist_ok=True)
+    Stage(folder, "prepare", {"prepare": prepare}, {}).finish({}, {}, {})
+    return RunConfig.model_validate({
+        "name": "pictures", "run_dir": str(folder), "prepare": prepare,
+        "pretrain": {"objective": "simclr", "model": model, "init_from": str(given)},
+    })  # fmt: skip
+
+
+def test_pictures_and_networks_of_other_sizes_are_named_before_anything_starts(tmp_path: Path) -> None:
+    resnet, vit = ({"type": "resnet", "width": 8}, {"type": "vit", "width": 16, "num_heads": 2, "num_layers": 1})
+    for model in (resnet, vit):
+        config = catalog.MODELS.config(str(model["type"])).model_validate(model)
+        layouts.export(load.build(config, PICTURES), tmp_path / config.type)
+    small, grey = {"size": 8, "channels": 3}, {"size": 8, "channels": 1}
+    assert set(check(image_run(tmp_path / "a", tmp_path / "resnet", resnet, None))) == {"init_from"}
+    assert set(check(image_run(tmp_path / "b", tmp_path / "vit", vit, small))) == {"init_from"}
+    wrong = {
+        r"Write prepare.images with channels: 3\.": (tmp_path / "resnet", resnet, grey),
+        r"Write pretrain.model with width: 8\.": (tmp_path / "resnet", {**resnet, "width": 16}, small),
+        r"Write prepare.images with size: 8\.": (tmp_path / "vit", vit, None),
+        r"missing needs model.safetensors: `safetensors": (tmp_path / "missing", resnet, small),
+    }
+    for number, (said, given) in enumerate(wrong.items()):
+        with pytest.raises(ConfigError, match=rf"pretrain.init_from: .*{said}"):
+            check(image_run(tmp_path / f"{number}", *given))
 
 
 def test_weights_of_other_shapes_are_refused(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """Weights as other libraries lay them out: a run may start from theirs, and ours can be taken away.
 
-The layout of a model type is one module here with plain functions over state dicts: `sizes` (their config.json -> the
-keys of our model config), `description` (an encoder -> their config.json), `to_theirs` and `to_ours` (weights).
+The layout of a model type is one module here with plain functions: `sizes` (their config.json and the shapes of their
+weights -> the keys of our model config), `image` (likewise, -> the keys of `prepare.images`; where it reads pictures),
+`description` (an encoder -> their config.json), `to_theirs` and `to_ours` (weights). `MODEL_TYPE` is what their config.json
+calls the model, None where they have no such file.
 """
 
 import importlib
@@ -13,12 +15,13 @@ from torch import Tensor, nn
 
 from raysl import storage
 from raysl.errors import DataError
+from raysl.models.layouts.files import CONFIG, WEIGHTS, Shapes, read_shapes
 
 LAYOUTS = {
     "bert": "raysl.models.layouts.bert", "gpt": "raysl.models.layouts.gpt2", "vit": "raysl.models.layouts.vit",
+    "resnet": "raysl.models.layouts.torchvision",
 }  # fmt: skip
 """Model type -> module of its layout."""
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 State = dict[str, Tensor]
 
@@ -29,9 +32,9 @@ def layout_of(model_type: str) -> Any | None:
 
 
 def export(encoder: nn.Module, folder: Path) -> bool:
-    """Writes config.json and model.safetensors that `transformers` reads; False where the type has no layout.
+    """Writes model.safetensors and, where they have one, config.json; False where the type has no layout.
 
-    Each file is whole or absent. Tied weights stand once.
+    `transformers` reads them, or torchvision. Each file is whole or absent. Tied weights stand once.
     """
     layout = layout_of(cast(Any, encoder).config.type)
     if layout is None:
@@ -40,22 +43,40 @@ def export(encoder: nn.Module, folder: Path) -> bool:
     theirs = {name: tensor.contiguous() for name, tensor in layout.to_theirs(encoder.state_dict()).items()}
     with storage.atomic_path(folder / WEIGHTS) as temporary:
         save_file(theirs, temporary, metadata={"format": "pt"})
-    storage.write_json(folder / CONFIG, layout.description(encoder))
+    description = layout.description(encoder)
+    if description is not None:
+        storage.write_json(folder / CONFIG, description)
     return True
 
 
 def read_sizes(folder: Path, model_type: str) -> dict[str, Any]:
     """Keys of our model config that fit the weights in `folder`; DataError where they are of another kind."""
-    layout, path = layout_of(model_type), folder / CONFIG
+    layout = layout_of(model_type)
     if layout is None:
         raise DataError(f"Model '{model_type}' cannot start from weights of others. Choose from {', '.join(LAYOUTS)}.")
+    return dict(layout.sizes(*_heads(folder, model_type, layout.MODEL_TYPE)))
+
+
+def read_image(folder: Path, model_type: str) -> dict[str, int]:
+    """Keys of `prepare.images` that the weights in `folder` ask for; DataError as above."""
+    layout = cast(Any, layout_of(model_type))
+    return dict(layout.image(*_heads(folder, model_type, layout.MODEL_TYPE)))
+
+
+def _heads(folder: Path, model_type: str, kind: str | None) -> tuple[dict[str, Any], Shapes]:
+    """What config.json says, where the layout has one, and the shapes of the weights."""
+    path = folder / CONFIG
+    if kind is None:
+        if not (folder / WEIGHTS).is_file():
+            raise DataError(f"{folder} needs {WEIGHTS}: `safetensors.torch.save_file(model.state_dict(), ...)`.")
+        return {}, read_shapes(folder / WEIGHTS)
     if not (path.is_file() and (folder / WEIGHTS).is_file()):
         raise DataError(f"{folder} needs {CONFIG} and {WEIGHTS}, as `save_pretrained` of transformers writes them.")
     theirs = storage.read_json(path)
-    kind = theirs.get("model_type")
-    if kind != layout.MODEL_TYPE:
-        raise DataError(f"{path} says model_type '{kind}'; model '{model_type}' reads '{layout.MODEL_TYPE}'.")
-    return dict(layout.sizes(theirs))
+    said = theirs.get("model_type")
+    if said != kind:
+        raise DataError(f"{path} says model_type '{said}'; model '{model_type}' reads '{kind}'.")
+    return theirs, read_shapes(folder / WEIGHTS)
 
 
 def read_weights(folder: Path, model_type: str) -> State:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from raysl.errors import DataError
+from raysl.models.layouts.files import Shapes
 from raysl.models.text import PAD, TextEncoder
 
 MODEL_TYPE = "bert"
@@ -33,7 +34,7 @@ QKV = ("query", "key", "value")
 KINDS = ("weight", "bias")
 
 
-def sizes(config: Mapping[str, Any]) -> dict[str, Any]:
+def sizes(config: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
     """Keys of our `bert` model; DataError where the network computes something else."""
     if config.get("hidden_act", "gelu") != "gelu" or config.get("layer_norm_eps", 1e-12) != 1e-12:
         raise DataError("BERT is read with hidden_act gelu and layer_norm_eps 1e-12 only.")

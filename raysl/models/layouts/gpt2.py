@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from raysl.errors import DataError
+from raysl.models.layouts.files import Shapes
 from raysl.models.text import PAD, SEP, TextEncoder
 
 MODEL_TYPE = "gpt2"
@@ -20,7 +21,7 @@ NORMS = {"norm1": "ln_1", "norm2": "ln_2"}
 PREFIX = "transformer."
 
 
-def sizes(config: Mapping[str, Any]) -> dict[str, Any]:
+def sizes(config: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
     """Keys of our `gpt` model; DataError where the network computes something else."""
     if config.get("activation_function", "gelu_new") not in ("gelu_new", "gelu_pytorch_tanh"):
         raise DataError(f"GPT-2 with activation_function '{config['activation_function']}' is not supported, only gelu_new.")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from raysl.errors import DataError
+from raysl.models.layouts.files import Shapes
 from raysl.models.vit import VIT_STYLE, Vit
 
 MODEL_TYPE = "vit"
@@ -23,7 +24,7 @@ QKV = ("query", "key", "value")
 KINDS = ("weight", "bias")
 
 
-def sizes(config: Mapping[str, Any]) -> dict[str, Any]:
+def sizes(config: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
     """Keys of our `vit` model; DataError where the network computes something else."""
     if config.get("hidden_act", "gelu") != "gelu" or config.get("layer_norm_eps", 1e-12) != VIT_STYLE.norm_eps:
         raise DataError("ViT is read with hidden_act gelu and layer_norm_eps 1e-12 only.")
@@ -34,6 +35,11 @@ def sizes(config: Mapping[str, Any]) -> dict[str, Any]:
         "num_heads": config["num_attention_heads"], "patch_size": config["patch_size"],
         "feedforward_ratio": config["intermediate_size"] / config["hidden_size"],
     }  # fmt: skip
+
+
+def image(config: Mapping[str, Any], shapes: Shapes) -> dict[str, int]:
+    """Keys of `prepare.images` that the weights ask for."""
+    return {"size": config.get("image_size", 224), "channels": config.get("num_channels", 3)}
 
 
 def description(encoder: Vit) -> dict[str, Any]:
