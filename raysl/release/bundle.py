@@ -48,6 +48,11 @@ class Bundle:
         return int(self.manifest["max_tokens"])
 
     @property
+    def context_length(self) -> int:
+        """Tokens the model reads at once, never above `max_tokens`; a longer text is embedded in windows of its context."""
+        return min(self.max_tokens, int(self.manifest.get("context_length", self.max_tokens)))
+
+    @property
     def width(self) -> int:
         """Width of an embedding."""
         return int(self.manifest["width"])
@@ -70,7 +75,8 @@ class Bundle:
 def write_bundle(folder: str | Path, facts: Mapping[str, Any]) -> Bundle:
     """Seals a folder of finished files: hashes them and writes bundle.json.
 
-    `facts` are what bundle.json says besides: classes, max_tokens, width, metrics, parity, versions, and any more.
+    `facts` are what bundle.json says besides: classes, max_tokens, context_length, width, metrics, parity, versions, and
+    any more.
     """
     root = Path(folder)
     (root / BUNDLE).unlink(missing_ok=True)

@@ -39,7 +39,7 @@ class BundleSession:
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
         self.classes = bundle.classes
-        self.max_tokens = bundle.max_tokens
+        self.max_tokens, self.context_length = bundle.max_tokens, bundle.context_length
         self.temperature = float(bundle.manifest.get("temperature", 1.0))
         self.tokenizer = load_tokenizer(bundle.path(TOKENIZER))
 

@@ -35,6 +35,7 @@ def test_reads_back_what_was_written(bundle: Bundle) -> None:
     opened = open_bundle(bundle.folder)
     assert opened.tasks == ("classify", "embed", "search")
     assert (opened.classes, opened.max_tokens, opened.width) == (("json", "os"), 32, 8)
+    assert opened.context_length == 32
     assert opened.path("encoder.onnx").read_bytes() == FILES["encoder.onnx"]
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from tiny_run import copy_run, released_gpt_run, released_run
+from tiny_run import copy_run, make_gpt_run, released_gpt_run, released_run
 
 from raysl.errors import BundleError, ConfigError, StageError
 from raysl.release import model_registry
@@ -15,6 +15,8 @@ from raysl.release.reference import SCHEMA, figures, fit_temperature
 from raysl.release.release import release
 from raysl.release.runtime import Runner
 from raysl.run_config import RunConfig
+from raysl.serve.session import BundleSession
+from raysl.serve.tasks.generate import Generate, GenerateConfig, GenerateRequest
 
 pytestmark = pytest.mark.slow
 
@@ -129,6 +131,20 @@ def test_a_gpt_without_a_classifier_generates_and_embeds(tmp_path_factory: pytes
     reference = pq.read_table(bundle.path("reference.parquet"))
     assert set(reference["prediction"].to_pylist()) == {None}
     assert len(reference["embedding"][0]) == 16
+
+
+def test_a_gpt_generates_within_its_context_where_longer_texts_are_read(tmp_path: Path) -> None:
+    config = make_gpt_run(tmp_path / "run")
+    release(config.model_copy(update={"release": config.release.model_copy(update={"max_tokens": 64})}))  # type: ignore[union-attr]
+    session = BundleSession.open(config.folder / "release" / "bundle")
+    assert (session.max_tokens, session.context_length) == (64, 16)
+    long = "socket packet port " * 50
+    (response,) = Generate(session, GenerateConfig()).predict([GenerateRequest(text=long, max_tokens=60)])
+    assert response.num_tokens <= 15
+    (response,) = Generate(session, GenerateConfig()).predict([GenerateRequest(text=long, max_tokens=1)])
+    assert response.num_tokens <= 1
+    assert session.tokenize([long]).shape == (1, 64)
+    assert np.isfinite(session.embed([long])).all()
 
 
 def test_macro_f1_is_over_the_known_classes_alone() -> None:

@@ -62,8 +62,9 @@ class Generate(base.Task):
         return [self._continue(request) for request in requests]
 
     def _continue(self, request: GenerateRequest) -> GenerateResponse:
-        num_new = min(request.max_tokens, self.session.max_tokens - 1)
-        prompt = self.session.last_ids(request.text, self.session.max_tokens - num_new)
+        context = self.session.context_length
+        num_new = min(request.max_tokens, context - 1)
+        prompt = self.session.last_ids(request.text, context - num_new)
         new = self._ids(prompt, num_new, request)
         return GenerateResponse(text=self.session.decode(new), num_tokens=len(new))
 

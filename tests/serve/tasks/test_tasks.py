@@ -76,6 +76,14 @@ def test_generate_reads_the_end_of_a_text_longer_than_its_context(session: Bundl
     assert Generate(session, GenerateConfig()).predict([request])[0].text.startswith("banana")
 
 
+def test_generate_stays_within_the_context_where_longer_texts_are_read(tmp_path: Path) -> None:
+    session = BundleSession.open(make_bundle(tmp_path / "bundle", context_length=6))
+    for text in ("apple", "cat " * 500 + "apple"):
+        (response,) = Generate(session, GenerateConfig()).predict([GenerateRequest(text=text, temperature=0, max_tokens=12)])
+        assert response.text == "banana cherry hammer saw drill"  # the prompt's last token and five
+    assert session.tokenize(["apple " * 500]).shape == (1, session.max_tokens)
+
+
 def test_equal_seeds_generate_equal_texts(session: BundleSession) -> None:
     task = Generate(session, GenerateConfig())
     texts = {seed: task.predict([GenerateRequest(text="apple", temperature=9, seed=seed)])[0].text for seed in range(6)}
