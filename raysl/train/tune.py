@@ -89,36 +89,40 @@ def _run(config: RunConfig, settings: TuneConfig, planned: Sequence[Trial], prog
 def _scheduler(settings: TuneConfig, planned: Sequence[Trial]) -> Any:
     if settings.scheduler == "none":
         return None
-    pretrain = planned[0].config.training
-    evaluations = max(1, pretrain.max_steps // pretrain.evaluate_every_steps)
-    return ray_tune.schedulers.ASHAScheduler(max_t=evaluations, grace_period=1, reduction_factor=2)
+    runs = [trial.config.training for trial in planned]
+    return ray_tune.schedulers.ASHAScheduler(
+        time_attr="step", max_t=max(run.max_steps for run in runs),
+        grace_period=min(min(run.evaluate_every_steps, run.max_steps) for run in runs), reduction_factor=2,
+        stop_last_trials=False,  # they end by themselves; and a resumed trial is not compared at steps it has passed
+    )  # fmt: skip
 
 
 def _trial(given: dict[str, Any], planned: Sequence[Trial], metric: str) -> None:
     """One trial in this process; Tune hears of each evaluation. A run that goes wrong is a bad trial, not a fault."""
     trial = planned[given["trial"]]
-    stage = stage_of(trial.config)
+    stage, last = stage_of(trial.config), trial.config.training.max_steps
     done = stage.done()
     if done is not None:
-        ray_tune.report({**done.metrics, "ended": "done before"})
+        ray_tune.report({**done.metrics, "step": last, "ended": "done before"})
         return
     stage.begin()
 
     def hear(message: dict[str, Any]) -> None:
-        if metric in message and message["step"] < trial.config.training.max_steps:
+        if metric in message and message["step"] < last:
             ray_tune.report({**message, "ended": "stopped early"})
 
     try:
         result = train_rank(TrainJob(trial.config), single(trial.config.training.device), hear)
     except RayslError as error:
-        ray_tune.report({metric: float("nan"), "ended": str(error)})
+        ray_tune.report({metric: float("nan"), "step": last, "ended": str(error)})
         return
     if metric not in result:
         known = ", ".join(sorted(name for name, value in result.items() if isinstance(value, float)))
-        ray_tune.report({metric: float("nan"), "ended": f"no '{metric}' among what was measured: {known}"})
+        ended = f"no '{metric}' among what was measured: {known}"
+        ray_tune.report({metric: float("nan"), "step": last, "ended": ended})
         return
     finish(stage, result, trial.config.training)
-    ray_tune.report({**result, "ended": "done"})
+    ray_tune.report({**result, "step": last, "ended": "done"})
 
 
 class _Shown(ray_tune.Callback):  # type: ignore[misc]

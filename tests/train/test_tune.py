@@ -2,36 +2,47 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from raysl import run_config
+from raysl.run_config import RunConfig
 from raysl.train.tune import tune
 from tests.tiny_run import make_run
 from tests.token_shards import random_documents, write_shards
 
 pytestmark = pytest.mark.ray
 
+RATE = "pretrain.optimizer.learning_rate"
 
-def test_a_search_finds_the_rate_that_learns_and_leaves_a_yaml_of_it(ray_cluster: Path) -> None:
-    folder = ray_cluster / "search"
+
+def make_search(folder: Path, max_steps: int, evaluate_every_steps: int, **tune: Any) -> RunConfig:
+    """A prepared run of random documents with a search of short trials."""
     config = make_run(
         folder,
         pretrain={
             "objective": "bert",
             "model": {"type": "bert", "num_layers": 1, "width": 16, "num_heads": 2, "context_length": 16},
-            "global_batch_size": 16, "max_steps": 40, "precision": "fp32", "evaluate_every_steps": 20, "tensorboard": False,
+            "global_batch_size": 16, "max_steps": max_steps, "precision": "fp32",
+            "evaluate_every_steps": evaluate_every_steps, "tensorboard": False,
         },
-        tune={"search": {"pretrain.optimizer.learning_rate": {"grid": [1e-9, 0.01, 1e30]}}},
+        tune=tune,
     )  # fmt: skip
     for split in ("train", "validation"):
         write_shards(folder / "prepare" / "tokens" / split, [random_documents(120), random_documents(40, seed=1)])
+    return config
+
+
+def test_a_search_finds_the_rate_that_learns_and_leaves_a_yaml_of_it(ray_cluster: Path) -> None:
+    folder = ray_cluster / "search"
+    config = make_search(folder, 40, 20, search={RATE: {"grid": [1e-9, 0.01, 1e30]}})
     before = sorted((folder / "prepare").rglob("*"))
     result = tune(config)
-    assert [row[1]["pretrain.optimizer.learning_rate"] for row in result.rows] == [0.01, 1e-9, 1e30]
+    assert [row[1][RATE] for row in result.rows] == [0.01, 1e-9, 1e30]
     assert result.rows[0][2] < result.rows[1][2]
     assert result.rows[2][2] is None
-    assert "pretrain.optimizer.learning_rate" in result.rows[2][3]
+    assert RATE in result.rows[2][3]
     best = run_config.load(result.best)
     assert best.training.optimizer.learning_rate == 0.01
     assert best.folder == folder
@@ -41,3 +52,14 @@ def test_a_search_finds_the_rate_that_learns_and_leaves_a_yaml_of_it(ray_cluster
     again = tune(config)
     assert [row[2] for row in again.rows] == [row[2] for row in result.rows]
     assert again.rows[0][3] == "done before"
+
+
+def test_asha_lets_the_best_trial_end_and_compares_it_again_after_a_restart(ray_cluster: Path) -> None:
+    config = make_search(
+        ray_cluster / "asha", 25, 10, search={RATE: {"grid": [0.01, 1e-9]}}, scheduler="asha", max_concurrent=1
+    )
+    result = tune(config)
+    assert [(row[1][RATE], row[3]) for row in result.rows] == [(0.01, "done"), (1e-9, "stopped early")]
+    again = tune(config)
+    assert again.rows[0] == (*result.rows[0][:3], "done before")
+    assert run_config.load(again.best).training.optimizer.learning_rate == 0.01
