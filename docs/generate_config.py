@@ -10,38 +10,68 @@ from pydantic.fields import FieldInfo
 
 from raysl.catalog import CATALOGS
 from raysl.config import PluginConfig
-from raysl.run_config import RunConfig
+from raysl.data.config import MODALITY_KEYS
+from raysl.run_config import STAGES, RunConfig
 
 PAGE = Path(__file__).with_name("config.md")
 HEAD = """\
 # Every key of a YAML
 
-One YAML is one run; each section is one stage, and a section that is absent is a stage the run does not have. A key is
-overridden on the command line by its full path: `raysl pretrain configs/smoke/bert.yaml pretrain.max_steps=100`.
-Unknown keys are errors. This page is written by `python docs/generate_config.py`; do not edit it.
+One YAML is one run. `prepare`, `pretrain`, `finetune`, `evaluate` and `release` are its stages; one whose section is absent
+is a stage the run does not have. What the absence of another section means stands under its heading. A key is overridden on
+the command line by its full path: `raysl pretrain configs/smoke/bert.yaml pretrain.max_steps=100`. Unknown keys are errors.
+This page is written by `python docs/generate_config.py`; do not edit it.
 """
+DEFAULTS_ANYWAY = ("prepare.images", "prepare.behaviour")
+"""Sections that are null when absent, and whose defaults are taken all the same."""
+COMMANDS = ("tune", "serve")
+"""Sections that one command reads, and no stage."""
 
 
 def page() -> str:
     lines = [HEAD, "## The run", "", *_table(RunConfig)]
-    for name, config in _sections(RunConfig):
-        lines += ["", f"## {name}", "", _doc(config), "", *_table(config)]
+    for name, config, field in _sections(RunConfig):
+        lines += ["", f"## {name}", "", _doc(config), *_about(name, field), "", *_table(config)]
     for catalog in CATALOGS:
         lines += ["", f"## Catalog: {catalog.kind}", "", f"`type:` of a {catalog.kind}, or `module:Class` of your own code."]
         for name in catalog.entries:
             config = catalog.config(name)
             lines += ["", f"### {catalog.kind}: {name}", "", _doc(config), "", *_table(config)]
-            for key, inner in _sections(config):
-                lines += ["", f"#### {key} of {catalog.kind} {name}", "", _doc(inner), "", *_table(inner)]
+            for key, inner, field in _sections(config):
+                about = _about(f"{catalog.kind}.{key}", field)
+                lines += ["", f"#### {key} of {catalog.kind} {name}", "", _doc(inner), *about, "", *_table(inner)]
     return "\n".join(lines) + "\n"
 
 
-def _sections(config: type[BaseModel], path: str = "") -> Iterator[tuple[str, type[BaseModel]]]:
+def _sections(config: type[BaseModel], path: str = "") -> Iterator[tuple[str, type[BaseModel], FieldInfo]]:
     for name, field in config.model_fields.items():
         inner = _config_class(field.annotation)
         if inner is not None:
-            yield f"{path}{name}", inner
+            yield f"{path}{name}", inner, field
             yield from _sections(inner, f"{path}{name}.")
+
+
+def _about(path: str, field: FieldInfo) -> list[str]:
+    """What a section is for, and what its absence means; a key that has a row of its own says both there."""
+    if not _is_section(field.annotation):
+        return []
+    said = _clean(field.description)
+    if not said and (kinds := [kind for kind, keys in MODALITY_KEYS.items() if path in {f"prepare.{key}" for key in keys}]):
+        said = f"For {' and '.join(kinds)} only."
+    return ["", f"{said} {_absent(path, field)}".strip()]
+
+
+def _absent(path: str, field: FieldInfo) -> str:
+    if field.is_required():
+        return "Needed."
+    if path in STAGES:
+        return "Absent: the run does not have this stage."
+    if path in COMMANDS:
+        return f"Absent: `raysl {path}` is refused."
+    if field.get_default(call_default_factory=True) is None:
+        return "On when absent, with the defaults below." if path in DEFAULTS_ANYWAY else "Off when absent."
+    off = "; `null` turns it off" if type(None) in get_args(field.annotation) else ""
+    return f"On when absent, with the defaults below{off}."
 
 
 def _config_class(annotation: Any) -> type[BaseModel] | None:
@@ -92,9 +122,8 @@ def _name(annotation: Any) -> str:
         return "list of " + _name(inner[0])
     if isinstance(annotation, type) and issubclass(annotation, PluginConfig):
         return "name or mapping with `type`"
-    return {"str": "text", "int": "integer", "float": "number", "bool": "true, false"}.get(
-        annotation.__name__, str(annotation)
-    )
+    names = {"str": "text", "int": "integer", "float": "number", "bool": "true, false", "datetime": "date or time"}
+    return names.get(annotation.__name__, str(annotation))
 
 
 def _default(field: FieldInfo) -> str:
