@@ -1,7 +1,7 @@
 """Resumable states of a run: whole or absent, written beside the training; the newest ones and the best are kept.
 
-A checkpoint holds weights, optimizer state and the optimizer step. The step is the whole position: rows, masks, views and
-dropout of step n are drawn from (seed, n), so there is no generator state to keep.
+A checkpoint holds weights, optimizer state and the optimizer step. The step is the whole position: rows, masks and views of
+step n are drawn from (seed, n), dropout from (seed, n, rank), so there is no generator state to keep.
 """
 
 import re

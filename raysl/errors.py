@@ -29,7 +29,7 @@ class DataError(RayslError):
 
 
 class StoreError(DataError):
-    """An object store failed at every attempt, or a file is not in it."""
+    """An object store failed at every attempt, a file is not in it, or its copy on this node cannot be written."""
 
 
 class StageError(RayslError):

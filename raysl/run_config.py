@@ -32,7 +32,7 @@ MISSING = {"interactions": ("finetune", "evaluate", "release", "serve"), "images
 
 
 class RunConfig(Config):
-    """What one YAML says. A section that is absent is a stage the run does not have."""
+    """What one YAML says. A section that is absent is a stage the run does not have, or, with defaults, all of them."""
 
     name: str
     """Name of the run; its folder is runs/<name> unless run_dir says otherwise."""
@@ -95,8 +95,9 @@ class RunConfig(Config):
         return name
 
     def anchored(self) -> "RunConfig":
-        """The same run with its folder as an absolute path: what travels to workers, whose current folder is another."""
-        return self.model_copy(update={"run_dir": str(self.folder)})
+        """The same run with absolute paths: what travels to workers, whose current folder is another."""
+        pretrain = None if self.pretrain is None else self.pretrain.anchored()
+        return self.model_copy(update={"run_dir": str(self.folder), "pretrain": pretrain})
 
     @property
     def yardsticks(self) -> tuple[str, ...]:

@@ -16,6 +16,8 @@ from raysl.config import Config
 from raysl.errors import ConfigError, StageError
 
 MANIFEST = "manifest.json"
+BEGUN_WITH = ".config.json"
+"""What the unfinished work in a stage's folder depends on."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,7 @@ class Stage:
             storage.remove(self.folder)
             self.folder.mkdir(parents=True)
             storage.write_text(marker, self.fingerprint)
+            storage.write_json(self.folder / BEGUN_WITH, storage_form(self.config))
         (self.folder / MANIFEST).unlink(missing_ok=True)
         self.started = time.monotonic()
         return self.folder
@@ -129,11 +132,25 @@ def check_same_config(stage: Stage, redo: bool) -> None:
     manifest = read_manifest(stage.run_folder, stage.name)
     if manifest is None or redo or dict(manifest.config) == storage_form(stage.config):
         return
-    changes = ", ".join(_differences(dict(manifest.config), storage_form(stage.config)))
     raise ConfigError(
-        f"{stage.folder} was made with another config ({changes}). Name another folder with run_dir=..., "
-        f"or add --redo to make this stage and those after it again."
+        f"{stage.folder} was made with another config ({_changes(manifest.config, stage)}). Name another folder with "
+        f"run_dir=..., or add --redo to make this stage and those after it again."
     )
+
+
+def check_unfinished(stage: Stage, work: str, redo: bool) -> None:
+    """Refuses to remove unfinished `work`, in words, that another config began, unless `redo` was asked for."""
+    path = stage.folder / BEGUN_WITH
+    if redo or not path.is_file() or storage.read_json(path) == storage_form(stage.config):
+        return
+    raise ConfigError(
+        f"{stage.folder} holds {work} with another config ({_changes(storage.read_json(path), stage)}). Set it back to "
+        f"go on, name another folder with run_dir=..., or add --redo to begin anew."
+    )
+
+
+def _changes(old: Mapping[str, Any], stage: Stage) -> str:
+    return ", ".join(_differences(dict(old), storage_form(stage.config)))
 
 
 def storage_form(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -52,6 +52,19 @@ def test_other_config_is_refused_by_the_key_that_differs(tmp_path: Path) -> None
     stages.check_same_config(other, redo=True)
 
 
+def test_unfinished_work_of_another_config_is_refused_where_it_is_dear(tmp_path: Path) -> None:
+    begun, other = (
+        Stage(tmp_path, "pretrain", {"lr": (1, 2)}, {"prepare": "a"}),
+        Stage(tmp_path, "pretrain", {"lr": (1, 3)}, {}),
+    )
+    stages.check_unfinished(begun, "work", redo=False)  # nothing is there
+    begun.begin()
+    stages.check_unfinished(Stage(tmp_path, "pretrain", {"lr": (1, 2)}, {"prepare": "b"}), "work", redo=False)
+    with pytest.raises(ConfigError, match=r"holds work with another config \(lr: \[1, 2\] -> \[1, 3\]\).*add --redo"):
+        stages.check_unfinished(other, "work", redo=False)
+    stages.check_unfinished(other, "work", redo=True)
+
+
 def test_equal_config_is_no_conflict_whatever_its_python_types(tmp_path: Path) -> None:
     make(tmp_path, {"budgets": (5, 20)})
     stages.check_same_config(Stage(tmp_path, "prepare", {"budgets": (5, 20)}, {}), redo=False)

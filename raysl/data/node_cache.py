@@ -14,7 +14,7 @@ from collections.abc import Callable, Container
 from pathlib import Path
 
 from raysl import storage
-from raysl.errors import DataError
+from raysl.errors import StoreError
 
 LOCK = ".lock"
 Make = Callable[[str, Path], None]
@@ -60,7 +60,7 @@ class NodeCache:
             with storage.atomic_path(path) as temporary:
                 self.make(name, temporary)
         except OSError as error:
-            raise DataError(
+            raise StoreError(  # may meet this node alone
                 f"{path} cannot be written: {error}. Name a folder with more room in pretrain.feed.cache_dir, "
                 f"or lower pretrain.window_shards."
             ) from error

@@ -101,6 +101,11 @@ class WorkerRange(Config):
         return self
 
 
+def anchored(path: str | None) -> str | None:
+    """A path of this machine as an absolute one; a URI, and nothing, as it is."""
+    return path if not path or "://" in path else str(Path(path).absolute())
+
+
 class FeedConfig(Config):
     """Where prepared shards lie and how they reach a node. It changes no row and no order, so it may differ on resuming."""
 
@@ -117,7 +122,7 @@ class FeedConfig(Config):
     @classmethod
     def _absolute(cls, shards: str) -> str:
         """Workers have another current folder."""
-        return shards if not shards or "://" in shards else str(Path(shards).absolute())
+        return anchored(shards) or ""
 
 
 class PretrainConfig(Config):
@@ -132,7 +137,8 @@ class PretrainConfig(Config):
     model: AnyModel
     """The network."""
     init_from: str | None = None
-    """Folder with weights to start from: config.json, model.safetensors and tokenizer.json in Hugging Face's layout."""
+    """Folder with weights to start from, in Hugging Face's layout (config.json, model.safetensors, tokenizer.json for text),
+    or, for `resnet`, model.safetensors in torchvision's."""
     optimizer: OptimizerConfig = OptimizerConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     probe: ProbeConfig | None = ProbeConfig()
@@ -172,6 +178,22 @@ class PretrainConfig(Config):
     @property
     def max_workers(self) -> int:
         return self.num_workers if isinstance(self.num_workers, int) else self.num_workers.max
+
+    def anchored(self) -> "PretrainConfig":
+        """The same with the paths that workers read and write as absolute ones."""
+        feed, probe = self.feed.model_copy(update={"cache_dir": anchored(self.feed.cache_dir)}), self.probe
+        source = None if probe is None else probe.source
+        if probe is not None and source is not None and hasattr(source, "path"):
+            probe = probe.model_copy(update={"source": source.model_copy(update={"path": anchored(source.path)})})
+        tracking = self.mlflow if (self.mlflow or "").startswith("databricks") else anchored(self.mlflow)
+        changed = {"init_from": anchored(self.init_from), "feed": feed, "probe": probe, "mlflow": tracking}
+        return self.model_copy(update=changed)
+
+    @model_validator(mode="after")
+    def _the_best_is_measured(self) -> "PretrainConfig":
+        if self.checkpoint.best_by == "knn_accuracy" and self.probe is None:
+            raise ValueError("checkpoint.best_by=knn_accuracy needs the probe that measures it; leave `probe: null` out")
+        return self
 
     @model_validator(mode="after")
     def _every_worker_has_a_row(self) -> "PretrainConfig":

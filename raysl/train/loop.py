@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from raysl import checkpoint, storage
 from raysl.data.rows import Rows
+from raysl.errors import ConfigError
 from raysl.models import ranks
 from raysl.objectives.base import Batch, Objective, StepOutput
 from raysl.train import optimizers
@@ -54,6 +55,11 @@ class Trainer:
 
     def __post_init__(self) -> None:
         config = self.config
+        if config.checkpoint.best_by == "knn_accuracy" and self.labelled is None:
+            raise ConfigError(
+                "pretrain.checkpoint.best_by=knn_accuracy needs labels, and the validation split has none of two classes. "
+                "Name labelled rows in pretrain.probe.source, or use best_by=held_out_loss."
+            )
         self.objective.to(self.world.device)
         self.parameters = list(self.objective.parameters())
         self.optimizer = optimizers.build(self.objective, config.optimizer)
@@ -96,9 +102,12 @@ class Trainer:
                 self.meter.step(rows.units)
                 self.record(self.step, rows.numbers.tolist())
                 leaving = self._log(metrics) if self._due(config.log_every_steps) else STAYS
-                if self._due(config.evaluate_every_steps):
+                evaluates, saves = self._due(config.evaluate_every_steps), self._due(config.checkpoint.every_steps)
+                if (evaluates or saves) and not self._due(config.log_every_steps):
+                    self._check_numbers(metrics)
+                if evaluates:
                     last = self._evaluate()
-                if self._due(config.checkpoint.every_steps) or leaving:
+                if saves or leaving:
                     self._save()
                 if leaving:
                     self._leave()
@@ -158,18 +167,24 @@ class Trainer:
         told = self.world.leaving()
         sums = self.world.sums({
             **{name: float(value) for name, value in metrics.items()}, "units": window.units,
-            "data_wait": window.data_wait / self.world.size, "leaving": float(told if told != self._told else STAYS),
+            "data_wait": window.data_wait / self.world.size, "seconds": window.seconds / self.world.size,
+            "leaving": float(told if told != self._told else STAYS),
         })  # fmt: skip
         self._told = told
-        leaving, units, data_wait = int(sums.pop("leaving")), sums.pop("units"), sums.pop("data_wait")
+        leaving, units = int(sums.pop("leaving")), sums.pop("units")
+        data_wait, seconds = sums.pop("data_wait"), sums.pop("seconds")
         self.watch.numbers(self.step, sums)
         self.report({
             "step": self.step, **sums, "rows_per_second": window.steps * self.config.global_batch_size / window.seconds,
             f"{self.objective.unit}_per_second": units / window.seconds, "data_wait": data_wait,
             "seconds_left": self.meter.seconds_left(self.config.max_steps - self.step),
         })  # fmt: skip
-        self.watch.data_wait(self.step, data_wait, window.seconds)
+        self.watch.data_wait(self.step, data_wait, seconds)
         return leaving
+
+    def _check_numbers(self, metrics: Mapping[str, Tensor]) -> None:
+        """Weights that are no numbers are neither evaluated nor saved."""
+        self.watch.numbers(self.step, self.world.sums({name: float(value) for name, value in metrics.items()}))
 
     def measure(self) -> dict[str, float]:
         """Held-out loss, spread, rank and probe of the weights as they stand; nothing of them changes."""
@@ -181,6 +196,7 @@ class Trainer:
             values = self.measure()
         if not values:
             return {}
+        self.watch.numbers(self.step, {name: value for name, value in values.items() if name.startswith("held_out")})
         self.report({"step": self.step, **values})
         if "embedding_spread" in values:
             shared = self.world.sums({k: values[k] / self.world.size for k in ("embedding_spread", "effective_rank")})

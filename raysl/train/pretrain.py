@@ -1,14 +1,16 @@
 """The stage `pretrain`: prepared shards in, an encoder out."""
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
 from raysl import storage
 from raysl.data.prepared import Prepared
+from raysl.errors import ConfigError
 from raysl.progress import Progress, say
 from raysl.run_config import RunConfig
-from raysl.stage import Manifest, Stage, check_same_config, section
-from raysl.train.config import PretrainConfig
+from raysl.stage import Manifest, Stage, check_same_config, check_unfinished, section
+from raysl.train.config import HealthConfig, PretrainConfig
 
 OUTPUTS = ("model.safetensors", "model.json")
 
@@ -16,6 +18,8 @@ OUTPUTS = ("model.safetensors", "model.json")
 def stage_of(config: RunConfig) -> Stage:
     """Raises StageError where there are no prepared outputs."""
     settings = {"seed": config.seed, **section(config, "pretrain")}
+    if config.pretrain is not None:  # when a run stops changes nothing in what it learns: the default stands for all
+        settings["pretrain"]["health"] = HealthConfig().model_dump(mode="json")
     prepared = Prepared.of(config)
     inputs = {"prepare": prepared.manifest.content_hash}
     if config.training.init_from is not None:
@@ -36,6 +40,10 @@ def pretrain(config: RunConfig, redo: bool = False) -> Manifest:
         say(f"pretrain: done already  {stage.folder}")
         return done
     check_same_config(stage, redo)
+    saved = sorted(path.name for path in (stage.folder / "checkpoints").glob("step-*"))
+    if saved:
+        check_unfinished(stage, f"a training that has come to {saved[-1]}", redo)
+    check_mlflow(config.training)
     stage.begin()
     from raysl import cluster
 
@@ -49,6 +57,14 @@ def pretrain(config: RunConfig, redo: bool = False) -> Manifest:
         result = run.train(config, lambda message: _show(progress, message))
         progress.set(settings.max_steps)
     return finish(stage, result, settings)
+
+
+def check_mlflow(settings: PretrainConfig) -> None:
+    """ConfigError where it is asked for and not installed; on the workers only one would notice."""
+    if settings.mlflow and importlib.util.find_spec("mlflow") is None:
+        raise ConfigError(
+            f"pretrain.mlflow={settings.mlflow} needs `pip install raysl[mlflow]`; leave the key out to go on."
+        )
 
 
 def finish(stage: Stage, result: dict[str, Any], settings: PretrainConfig) -> Manifest:

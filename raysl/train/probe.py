@@ -68,8 +68,9 @@ def probe(objective: Objective, labelled: LabelledRows, config: ProbeConfig, wor
     by_length = sorted(share, key=lambda place: len(labelled.rows[place]))
     parts = [by_length[start : start + ROWS_AT_ONCE] for start in range(0, len(by_length), ROWS_AT_ONCE)]
     mine = [objective.embed(objective.inputs([labelled.rows[p] for p in part]).to(world.device)).float() for part in parts]
-    embeddings, _ = gather_rows(torch.cat(mine))
-    places, _ = gather_rows(torch.tensor(by_length, device=world.device))
+    own = torch.cat(mine) if mine else torch.empty(0, objective.encoder.width, device=world.device)
+    embeddings, _ = gather_rows(own)
+    places, _ = gather_rows(torch.tensor(by_length, dtype=torch.long, device=world.device))
     objective.train(was_training)
     targets = torch.from_numpy(labelled.targets).to(world.device)[places]
     return {

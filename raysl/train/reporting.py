@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from raysl import storage
-from raysl.errors import ConfigError
 from raysl.run_config import RunConfig
 from raysl.stage import log_metrics
 from raysl.train.loop import Trainer
@@ -58,12 +57,8 @@ class MLflow:
     """One MLflow run of the name of ours; a resumed start goes on in it."""
 
     def __init__(self, config: RunConfig, uri: str) -> None:
-        try:
-            import mlflow
-        except ImportError as error:
-            raise ConfigError(
-                f"pretrain.mlflow={uri} needs `pip install raysl[mlflow]`; leave the key out to go on."
-            ) from error
+        import mlflow
+
         mlflow.set_tracking_uri(uri)
         mlflow.set_experiment(config.name)
         name = config.folder.as_posix()

@@ -12,7 +12,7 @@ import torch.multiprocessing as mp
 
 from raysl import checkpoint
 from raysl.data.shards import TokenRows
-from raysl.errors import TrainingError
+from raysl.errors import ConfigError, TrainingError
 from raysl.models.config import BertConfig, GptConfig
 from raysl.models.text import Bert, Gpt
 from raysl.objectives.bert import Bert as BertObjective
@@ -391,6 +391,39 @@ def test_a_loss_that_is_no_number_stops_and_names_the_key(shards: Path) -> None:
         trainer.objective.encoder.tokens.weight[:] = float("nan")
     with pytest.raises(TrainingError, match=r"pretrain\.optimizer\.learning_rate"):
         trainer.run()
+
+
+def spoil_at(trainer: Trainer, step: int) -> None:
+    """After this step the weights are no numbers."""
+
+    def spoil(done: int, numbers: Sequence[int]) -> None:
+        if done == step:
+            with torch.no_grad():
+                trainer.objective.encoder.tokens.weight[:] = float("nan")
+
+    trainer.record = spoil
+
+
+def test_weights_that_are_no_numbers_are_not_saved_between_logged_steps(shards: Path, tmp_path: Path) -> None:
+    config = config_of("bert", log_every_steps=100, checkpoint={"every_steps": 3})
+    trainer = trainer_of(shards, "bert", config, single("cpu"), checkpoints=tmp_path)
+    spoil_at(trainer, 2)
+    with pytest.raises(TrainingError, match=r"no number at step 3\. Lower pretrain\.optimizer\.learning_rate"):
+        trainer.run()
+    assert checkpoint.latest(tmp_path) is None
+
+
+def test_an_evaluation_of_weights_that_are_no_numbers_names_the_key(shards: Path) -> None:
+    trainer = trainer_of(shards, "bert", config_of("bert", evaluate_every_steps=2), single("cpu"))
+    trainer.held_out = TokenRows(shards, "packed", 16)
+    spoil_at(trainer, 2)
+    with pytest.raises(TrainingError, match=r"no number at step 2\. Lower pretrain\.optimizer\.learning_rate"):
+        trainer.run()
+
+
+def test_the_best_by_a_probe_without_labels_is_refused(shards: Path) -> None:
+    with pytest.raises(ConfigError, match=r"best_by=knn_accuracy needs labels.*pretrain\.probe\.source"):
+        trainer_of(shards, "bert", config_of("bert", checkpoint={"best_by": "knn_accuracy"}), single("cpu"))
 
 
 def test_the_saved_model_is_the_average_and_the_best_where_asked(shards: Path, tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ class Normed(Objective):
 
     def __init__(self) -> None:
         super().__init__(None, nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.5)))  # type: ignore[arg-type]
+        self.encoder.width = 8  # type: ignore[assignment]
         self.projection = nn.Linear(8, 2)
 
     def inputs(self, rows: Sequence[Any]) -> Tensor:
@@ -91,26 +92,32 @@ def test_the_probe_reads_whole_rows_as_they_are_in_evaluation_mode() -> None:
     assert values["knn_accuracy"] == knn_accuracy(embeddings, torch.from_numpy(found.targets), 5, 0.07) > 0.5
 
 
-def probed(world: World) -> dict[str, float]:
+def probed(world: World, count: int = 91) -> dict[str, float]:
     """What a probe of rows without any likeness says."""
     torch.manual_seed(0)
     generator = np.random.default_rng(0)
-    rows = LabelledRows(list(generator.normal(size=(91, 4)).astype(np.float32)), generator.integers(0, 3, 91))
+    rows = LabelledRows(list(generator.normal(size=(count, 4)).astype(np.float32)), generator.integers(0, 3, count))
     return probe(Normed(), rows, ProbeConfig(k=5), world)
 
 
-def _rank(rank: int, folder: Path) -> None:
+def _rank(rank: int, folder: Path, size: int, count: int) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    torch.save(probed(World(rank, 2, torch.device("cpu"))), folder / f"{rank}")
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=size)
+    torch.save(probed(World(rank, size, torch.device("cpu")), count), folder / f"{rank}")
     dist.destroy_process_group()
 
 
 @pytest.mark.slow
 def test_two_ranks_probe_each_row_once_as_one_process_does(tmp_path: Path) -> None:
     """Check 10: 91 rows for two ranks; a row that fills up the smaller share would count twice, and be its own neighbour."""
-    mp.start_processes(_rank, args=(tmp_path,), nprocs=2, start_method="spawn")
+    mp.start_processes(_rank, args=(tmp_path, 2, 91), nprocs=2, start_method="spawn")
     assert [torch.load(tmp_path / f"{rank}") for rank in range(2)] == [probed(single("cpu"))] * 2
+
+
+@pytest.mark.slow
+def test_a_rank_without_rows_probes_with_the_others(tmp_path: Path) -> None:
+    mp.start_processes(_rank, args=(tmp_path, 5, 4), nprocs=5, start_method="spawn")
+    assert [torch.load(tmp_path / f"{rank}") for rank in range(5)] == [probed(single("cpu"), 4)] * 5
 
 
 def test_the_probe_changes_nothing_and_says_what_it_was_measured_with() -> None:

@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from raysl import run_config
-from raysl.errors import ConfigError
 from raysl.run_config import RunConfig
 from raysl.train import record, signals
 from raysl.train.reporting import Followed, note_of, reporting
@@ -95,20 +94,13 @@ def test_only_rank_0_speaks(config: RunConfig) -> None:
     assert not (config.folder / "metrics.jsonl").exists()
 
 
-def test_mlflow_gets_the_same_numbers_or_says_what_to_install(
-    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_mlflow_gets_the_same_numbers(config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     uri = (tmp_path / "mlflow").as_uri()
     settings = config.training.model_copy(update={"mlflow": uri, "tensorboard": False})
     config = config.model_copy(update={"pretrain": settings})
     one = trainer()
-    try:
-        import mlflow
-    except ImportError:
-        with pytest.raises(ConfigError, match=r"pip install raysl\[mlflow\]"), reporting(config, one, lambda _: None):
-            pass
-        return
+    mlflow = pytest.importorskip("mlflow", reason="mlflow is not installed (raysl[mlflow])")
     with reporting(config, one, lambda _: None):
         one.report({"step": 1, "loss": 3.0})
     mlflow.set_tracking_uri(uri)

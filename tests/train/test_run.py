@@ -1,6 +1,7 @@
 """Pretraining on Ray Train: workers that die, mistakes that must not be tried again, resources that are not there."""
 
 import asyncio
+import json
 import os
 import signal
 import time
@@ -18,7 +19,7 @@ from raysl.errors import ConfigError, TrainingError
 from raysl.run_config import RunConfig
 from raysl.train import own_cluster, run
 from raysl.train.pretrain import pretrain
-from tests.tiny_run import make_run
+from tests.tiny_run import make_documents, make_run
 from tests.token_shards import random_documents, write_shards
 
 pytestmark = pytest.mark.ray
@@ -98,6 +99,20 @@ def starts_of(config: RunConfig, how: signal.Signals, moment: Path) -> list[int]
     assert ended, "no worker was ended"
     assert result["train_rows"] > 0
     return [message["start"] for message in messages if "start" in message]
+
+
+def test_paths_in_the_yaml_are_those_of_the_command_on_workers_too(
+    ray_cluster: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray gives a worker a current folder of its own."""
+    first = config_of(ray_cluster / "first", max_steps=5)
+    pretrain(first)
+    labelled = [{"text": text, "label": label} for text, label in make_documents(12, seed=3)]
+    (ray_cluster / "labelled.jsonl").write_text("\n".join(map(json.dumps, labelled)))
+    monkeypatch.chdir(ray_cluster)
+    source = {"type": "files", "path": "labelled.jsonl", "label_column": "label"}
+    config = config_of(ray_cluster / "second", max_steps=5, init_from="first/pretrain/export", probe={"source": source})
+    assert pretrain(config).metrics["knn_rows"] == 12
 
 
 def test_a_cluster_of_our_own_runs_the_training_and_nothing_that_watches_over_a_shared_one(ray_cluster: Path) -> None:

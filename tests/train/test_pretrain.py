@@ -1,0 +1,73 @@
+"""The stage around the training: what is refused before Ray starts, and what is kept."""
+
+from pathlib import Path
+
+import pytest
+
+from raysl.errors import ConfigError
+from raysl.run_config import RunConfig
+from raysl.train.pretrain import pretrain, stage_of
+from tests.tiny_run import make_run
+
+
+def begun(folder: Path) -> RunConfig:
+    """A run that was cut off after its fifth step."""
+    config = make_run(folder)
+    (folder / "pretrain" / "manifest.json").unlink()
+    (stage_of(config).begin() / "checkpoints" / "step-000000005").mkdir(parents=True)
+    return config
+
+
+def changed(config: RunConfig, **settings: object) -> RunConfig:
+    section = config.model_dump(mode="json")["pretrain"] | settings
+    return RunConfig.model_validate(config.model_dump(mode="json") | {"pretrain": section})
+
+
+def test_checkpoints_of_another_config_are_not_removed_without_a_word(tmp_path: Path) -> None:
+    config = begun(tmp_path)
+    with pytest.raises(
+        ConfigError, match=r"come to step-000000005 with another config \(pretrain.max_steps: 1000 -> 2000\).*--redo"
+    ):
+        pretrain(changed(config, max_steps=2000))
+    assert (tmp_path / "pretrain" / "checkpoints" / "step-000000005").is_dir()
+
+
+def test_a_run_that_stopped_itself_goes_on_with_other_limits(tmp_path: Path) -> None:
+    """Its message says `pretrain.health.patience=0 goes on anyway`."""
+    config = begun(tmp_path)
+    other = changed(config, health={"patience": 0, "max_data_wait": 1.0})
+    assert stage_of(other).fingerprint == stage_of(config).fingerprint
+    stage_of(other).begin()
+    assert (tmp_path / "pretrain" / "checkpoints" / "step-000000005").is_dir()
+
+
+def test_mlflow_is_looked_for_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    config = make_run(tmp_path)
+    (tmp_path / "pretrain" / "manifest.json").unlink()
+    with pytest.raises(ConfigError, match=r"pretrain.mlflow=somewhere needs `pip install raysl\[mlflow\]`"):
+        pretrain(changed(config, mlflow="somewhere"))
+
+
+def test_paths_that_travel_to_workers_are_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = changed(
+        make_run(tmp_path),
+        init_from="weights",
+        mlflow="numbers",
+        feed={"cache_dir": "cache", "shards": "s3://bucket/a"},
+        probe={"source": {"type": "files", "path": "labelled/*.jsonl"}},
+    )
+    monkeypatch.chdir(tmp_path)
+    there = config.anchored().training
+    assert (there.init_from, there.mlflow) == (f"{tmp_path}/weights", f"{tmp_path}/numbers")
+    assert (there.feed.cache_dir, there.feed.shards) == (f"{tmp_path}/cache", "s3://bucket/a")
+    assert there.probe is not None
+    assert there.probe.source is not None
+    assert there.probe.source.path == f"{tmp_path}/labelled/*.jsonl"
+    away = changed(config, init_from=None, probe=None, mlflow="http://tracking:5000", feed={})
+    assert away.anchored().training == away.training
+
+
+def test_a_best_that_nobody_measures_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"best_by=knn_accuracy needs the probe"):
+        changed(make_run(tmp_path), checkpoint={"best_by": "knn_accuracy"}, probe=None)
