@@ -278,7 +278,7 @@ class TuneConfig(Config):
     mode: Literal["min", "max"] = "min"
     """Whether less or more is better."""
     scheduler: Literal["none", "asha"] = "none"
-    """`asha` (Li et al., 2020) stops the worse half of the trials at half of their evaluations, a quarter, ..."""
+    """`asha` (Li et al., 2020) stops the worse half of the trials after 1, 2, 4, ... evaluations."""
     max_concurrent: int | None = Field(None, ge=1)
     """Trials at a time, one core or GPU each; null takes as many as the cluster has."""
 
