@@ -24,6 +24,8 @@ class Config(BaseModel):
         extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True, protected_namespaces=()
     )
 
+    limits: ClassVar[frozenset[str]] = frozenset()
+    """Fields that say when work is broken off: their defaults stand for all values in what a stage is made of."""
     how: ClassVar[frozenset[str]] = frozenset()
     """Fields that say how the work is done and not what comes out; a stage is not made again because of them."""
 

@@ -70,6 +70,13 @@ class Progress:
         elif time.monotonic() - self._last_line >= LINE_EVERY_S:
             self._line()
 
+    def tell(self, line: str) -> None:
+        """A line that stays, above the bar."""
+        if self._bar is not None:
+            self._bar.console.print(line, markup=False, highlight=False)
+        else:
+            say(line)
+
     def _line(self, done: bool = False) -> None:
         self._last_line = time.monotonic()
         left = self._seconds_left()

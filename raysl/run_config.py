@@ -100,6 +100,11 @@ class RunConfig(Config):
         return self.model_copy(update={"run_dir": str(self.folder), "pretrain": pretrain})
 
     @property
+    def free_stages(self) -> tuple[str, ...]:
+        """Stages that are not made from the run's own outputs: `pretrain`, where it trains on shards that lie elsewhere."""
+        return ("pretrain",) if self.pretrain is not None and self.pretrain.feed.shards else ()
+
+    @property
     def yardsticks(self) -> tuple[str, ...]:
         """Baselines of `evaluate`: those that were asked for, or all that fit the data."""
         asked = self.evaluate.baselines if self.evaluate is not None else None

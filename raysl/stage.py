@@ -5,7 +5,7 @@ A stage is done when its manifest names the same config, the same inputs and fil
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,23 @@ def require(run_folder: str | Path, stage: str, command: str) -> Manifest:
     if manifest is None:
         raise StageError(f"{Path(run_folder) / stage} is not there or not finished. Run `raysl {command}` first.")
     return manifest
+
+
+def made_from(run_folder: str | Path, stages: Sequence[str], free: Collection[str] = ()) -> dict[str, str]:
+    """Content hashes of finished stages: what a later one is made from.
+
+    StageError where one is missing, or was made from an output of another one that has been made anew since; those that
+    are `free` may be made from outputs of other runs.
+    """
+    made = {name: require(run_folder, name, name) for name in stages}
+    for name in stages:
+        for earlier, content in made[name].inputs.items():
+            if name not in free and earlier in made and made[earlier].content_hash != content:
+                raise StageError(
+                    f"`{name}` was made from an earlier `{earlier}` than the one in the run folder. "
+                    f"Run `raysl {name}` first, or `raysl run` for all stages."
+                )
+    return {name: manifest.content_hash for name, manifest in made.items()}
 
 
 @dataclass
@@ -123,7 +140,8 @@ def section(config: Config, *names: str) -> dict[str, Any]:
     for name, value in parts.items():
         whole = getattr(config, name)
         if isinstance(whole, Config) and isinstance(value, dict):
-            parts[name] = {key: inner for key, inner in value.items() if key not in whole.how}
+            usual = {key: type(whole).model_fields[key].default.model_dump(mode="json") for key in whole.limits}
+            parts[name] = {key: usual.get(key, inner) for key, inner in value.items() if key not in whole.how}
     return parts
 
 

@@ -50,6 +50,14 @@ def test_work_of_an_earlier_start_and_the_time_to_get_ready_are_no_speed(
     assert "950/1,000 steps  5.0/s  10 s left" in said.getvalue()
 
 
+def test_a_line_that_is_told_comes_at_once_and_stays(said: io.StringIO) -> None:
+    with Progress("train", total=10) as progress:
+        progress.set(1, "loss 3")
+        progress.tell("step 1  held-out loss 2")
+        progress.set(2, "loss 2")
+    assert "\nstep 1  held-out loss 2\n" in said.getvalue()
+
+
 def test_stage_that_fails_has_no_closing_line(said: io.StringIO) -> None:
     with pytest.raises(RuntimeError), Progress("pretrain", total=10):
         raise RuntimeError("stopped")

@@ -65,6 +65,23 @@ def test_unfinished_work_of_another_config_is_refused_where_it_is_dear(tmp_path:
     stages.check_unfinished(other, "work", redo=True)
 
 
+def test_stages_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
+    """An encoder of another split has seen its test rows; one of another tokenizer reads other tokens."""
+
+    def finish(name: str, text: str, inputs: dict[str, str]) -> str:
+        stage = Stage(tmp_path, name, {}, inputs)
+        (stage.begin() / "out").write_text(text)
+        return stage.finish({}, {}, {"out": text}).content_hash
+
+    prepared = finish("prepare", "split one", {})
+    inputs = {"prepare": prepared, "pretrain": finish("pretrain", "weights", {"prepare": prepared})}
+    assert stages.made_from(tmp_path, ("prepare", "pretrain")) == inputs
+    finish("prepare", "split two", {})
+    with pytest.raises(StageError, match=r"`pretrain` was made from an earlier `prepare`.*Run `raysl pretrain` first"):
+        stages.made_from(tmp_path, ("prepare", "pretrain"))
+    assert stages.made_from(tmp_path, ("prepare", "pretrain"), free=("pretrain",))["pretrain"] == inputs["pretrain"]
+
+
 def test_equal_config_is_no_conflict_whatever_its_python_types(tmp_path: Path) -> None:
     make(tmp_path, {"budgets": (5, 20)})
     stages.check_same_config(Stage(tmp_path, "prepare", {"budgets": (5, 20)}, {}), redo=False)

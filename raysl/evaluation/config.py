@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, PositiveInt, field_validator
 
 from raysl.config import Config
 
@@ -12,7 +12,7 @@ class EvaluateConfig(Config):
 
     split: Literal["test", "validation"] = "test"
     """Where the curve is measured: `validation` while settings are chosen, `test` for the figures that are reported."""
-    labels_per_class: tuple[int, ...] = (5, 20)
+    labels_per_class: tuple[PositiveInt, ...] = Field((5, 20), min_length=1)
     """Label budgets, each drawn `num_draws` times."""
     num_draws: int = Field(5, ge=1)
     """Independent draws of the labelled rows; mean and spread are over them."""
@@ -27,3 +27,10 @@ class EvaluateConfig(Config):
     """Passes of the network from scratch over its labelled rows."""
     lsa_width: int = Field(100, ge=2)
     """Components of the LSA."""
+
+    @field_validator("labels_per_class")
+    @classmethod
+    def _each_once(cls, budgets: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(budgets)) < len(budgets):
+            raise ValueError(f"a budget stands once, got {list(budgets)}")
+        return budgets

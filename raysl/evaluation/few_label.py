@@ -15,6 +15,7 @@ import torch
 from raysl.data import labelled
 from raysl.data.labelled import Documents, Labelled, Pictures
 from raysl.data.rows import Row
+from raysl.errors import DataError
 from raysl.evaluation import baselines
 from raysl.metrics import classification
 from raysl.models import load as models
@@ -69,6 +70,11 @@ def build_protocol(config: RunConfig, device: torch.device = CPU) -> Protocol:
     classes = labelled.largest_classes(train, settings.num_classes)
     pool = train.of_classes(classes)
     test = labelled.read_split(prepared, config.evaluate.split).of_classes(classes)
+    if not len(test):
+        raise DataError(
+            f"The {config.evaluate.split} split has no row of the {len(classes)} labels that are scored. Give more labelled "
+            f"rows, or a larger prepare.split.{config.evaluate.split}."
+        )
     order = np.random.default_rng((config.seed, 4)).permutation(len(test))[: config.evaluate.max_test_rows]
     test = test.take(np.sort(order))
     targets, truth = labelled.class_numbers(pool, classes), labelled.class_numbers(test, classes)

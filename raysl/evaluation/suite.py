@@ -13,7 +13,7 @@ from raysl.metrics import classification
 from raysl.models import load as models
 from raysl.progress import Progress, say
 from raysl.run_config import RunConfig, needed
-from raysl.stage import Manifest, Stage, check_same_config, log_metrics, read_manifest, require, section
+from raysl.stage import Manifest, Stage, check_same_config, log_metrics, made_from, read_manifest, section
 from raysl.train.classify import predict
 from raysl.train.config import FinetuneConfig
 from raysl.train.inputs import rows_of
@@ -27,10 +27,10 @@ SHARING_BYTES = 100 << 20
 def evaluate(config: RunConfig, redo: bool = False) -> Manifest:
     """Scores every method at every label budget on the test split; writes evaluate/report.json."""
     needed(config, "evaluate")
-    inputs = {name: require(config.folder, name, name).content_hash for name in ("prepare", "pretrain")}
     finetuned = read_manifest(config.folder, "finetune")
-    if finetuned is not None:
-        inputs["finetune"] = finetuned.content_hash
+    inputs = made_from(
+        config.folder, ["prepare", "pretrain"] + (["finetune"] if finetuned is not None else []), config.free_stages
+    )
     stage = Stage(config.folder, "evaluate", {"seed": config.seed, **section(config, "evaluate", "finetune")}, inputs)
     done = stage.done()
     if done is not None:
@@ -38,8 +38,8 @@ def evaluate(config: RunConfig, redo: bool = False) -> Manifest:
         return done
     check_same_config(stage, redo)
     folder = stage.begin()
-    rows = _run_jobs(config)
     protocol = few_label.build_protocol(config)
+    rows = _run_jobs(config)
     report: dict[str, Any] = {"few_label": _by_method(rows), "classes": protocol.classes, "test_rows": len(protocol.test)}
     if finetuned is not None:
         report |= _released_classifier(config)
@@ -99,10 +99,12 @@ def _by_method(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _released_classifier(config: RunConfig) -> dict[str, Any]:
-    """The fine-tuned classifier on all test rows: accuracy, macro-F1, per class, confusion matrix."""
+    """The fine-tuned classifier on all test rows: accuracy, macro-F1, per class, confusion matrix. Nothing without any."""
     classifier, classes = models.load_classifier(config.folder / "finetune")
     prepared = config.folder / "prepare"
     test = labelled.read_split(prepared, "test").of_classes(classes)
+    if not len(test):
+        return {}
     settings = config.finetune or FinetuneConfig()
     truth = labelled.class_numbers(test, classes)
     predicted = predict(classifier, rows_of(test, prepared, settings.max_tokens)).argmax(1)

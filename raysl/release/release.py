@@ -11,7 +11,7 @@ from raysl.release.bundle import BUNDLE, TOKENIZER, Bundle, open_bundle
 from raysl.release.documents import draw_split, first_documents
 from raysl.release.gate import macro_f1
 from raysl.run_config import RunConfig, needed
-from raysl.stage import Manifest, Stage, check_same_config, log_metrics, require, section
+from raysl.stage import Manifest, Stage, check_same_config, log_metrics, made_from, section
 from raysl.storage import hash_folder, remove
 
 
@@ -44,7 +44,7 @@ def release(config: RunConfig, redo: bool = False) -> Manifest:
 
 def _stage(config: RunConfig) -> Stage:
     names = ["prepare", "pretrain"] + (["finetune"] if config.finetune else [])
-    inputs = {name: require(config.folder, name, name).content_hash for name in names}
+    inputs = made_from(config.folder, names, config.free_stages)
     return Stage(config.folder, "release", section(config, "release", "seed"), inputs)
 
 

@@ -59,9 +59,18 @@ class ServiceHandle:
         self.settings, self.examples = settings, examples
         try:
             deploy(self)
-        except BaseException:
+        except BaseException as error:
             self.settings, self.examples = before
+            if isinstance(error, RayslError):
+                self._deploy_again(error)
             raise
+
+    def _deploy_again(self, error: RayslError) -> None:
+        """Serves what was served before; left alone, Ray would go on trying the version that failed."""
+        try:
+            deploy(self)
+        except RayslError as worse:
+            raise ServeError(f"{error} Version {self.version} does not answer either: {worse}") from worse
 
     def stop(self) -> None:
         """Answers what is in flight, writes the records and ends the service; the cluster too, if `start` began it."""
@@ -123,7 +132,7 @@ def start(config: RunConfig) -> ServiceHandle:
     import ray
 
     owns_cluster = not ray.is_initialized()
-    service = ServiceHandle(settings, url_of(config.serve), f"raysl-{config.name}", examples, port, local, owns_cluster)
+    service = ServiceHandle(settings, url_of(config.serve), _app_of(config), examples, port, local, owns_cluster)
     try:
         cluster.connect()
         deploy(service)
@@ -148,6 +157,11 @@ def claim_port(config: ServeConfig, local: bool) -> SharedPort | None:
     if local:
         check_port(config.host, config.port)
     return None
+
+
+def _app_of(config: RunConfig) -> str:
+    """Name of the run's application: two runs of one name on a cluster are two, and Ray refuses the second one's route."""
+    return f"raysl-{config.name}-{storage.hash_text(str(config.folder))[:8]}"
 
 
 def deploy(service: ServiceHandle) -> None:

@@ -131,6 +131,7 @@ class PretrainConfig(Config):
     how: ClassVar[frozenset[str]] = frozenset(
         {"num_workers", "device", "max_failures", "log_every_steps", "tensorboard", "mlflow", "record_rows", "feed"}
     )
+    limits: ClassVar[frozenset[str]] = frozenset({"health"})
 
     objective: AnyObjective
     """The pretext task."""

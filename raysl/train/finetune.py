@@ -14,7 +14,7 @@ from raysl.metrics import classification
 from raysl.models import load as models
 from raysl.progress import Progress, say
 from raysl.run_config import RunConfig, needed
-from raysl.stage import Manifest, Stage, check_same_config, log_metrics, require, section
+from raysl.stage import Manifest, Stage, check_same_config, log_metrics, made_from, section
 from raysl.train.classify import finetune_classifier, predict
 from raysl.train.config import FinetuneConfig
 from raysl.train.inputs import rows_of
@@ -27,8 +27,7 @@ def finetune(config: RunConfig, redo: bool = False) -> Manifest:
     """Trains the classifier on `labels_per_class` drawn rows of the train split and scores it on the validation split."""
     needed(config, "finetune")
     assert config.finetune is not None
-    prepared, pretrained = (require(config.folder, name, name) for name in ("prepare", "pretrain"))
-    inputs = {"prepare": prepared.content_hash, "pretrain": pretrained.content_hash}
+    inputs = made_from(config.folder, ("prepare", "pretrain"), config.free_stages)
     stage = Stage(config.folder, "finetune", {"seed": config.seed, **section(config, "finetune")}, inputs)
     done = stage.done()
     if done is not None:
@@ -50,7 +49,7 @@ def finetune(config: RunConfig, redo: bool = False) -> Manifest:
 
 def finetune_rows(
     config: RunConfig, encoder_folder: Path, labelled_rows: Labelled, output_folder: Path,
-    classes: Sequence[str] | None = None,
+    classes: Sequence[str] | None = None, logged_as: str = "finetune",
 ) -> dict[str, Any]:  # fmt: skip
     """Fine-tunes the encoder of `encoder_folder` on labelled rows and writes a classifier to `output_folder`.
 
@@ -59,9 +58,10 @@ def finetune_rows(
     settings = config.finetune or FinetuneConfig()
     if _has_cluster_with_gpus(settings):
         say("finetune: on a GPU of the cluster")
-        given = (config.anchored(), encoder_folder.absolute(), labelled_rows, output_folder.absolute(), classes)
+        folders = encoder_folder.absolute(), output_folder.absolute()
+        given = (config.anchored(), folders[0], labelled_rows, folders[1], classes, logged_as)
         return next(cluster.tasks(_finetune_rows, [(given, 1)]))
-    return _finetune_rows(config, encoder_folder, labelled_rows, output_folder, classes)
+    return _finetune_rows(config, encoder_folder, labelled_rows, output_folder, classes, logged_as)
 
 
 def _has_cluster_with_gpus(settings: FinetuneConfig) -> bool:
@@ -73,8 +73,9 @@ def _has_cluster_with_gpus(settings: FinetuneConfig) -> bool:
 
 
 def _finetune_rows(
-    config: RunConfig, encoder_folder: Path, labelled_rows: Labelled, output_folder: Path, classes: Sequence[str] | None
-) -> dict[str, Any]:
+    config: RunConfig, encoder_folder: Path, labelled_rows: Labelled, output_folder: Path,
+    classes: Sequence[str] | None, logged_as: str,
+) -> dict[str, Any]:  # fmt: skip
     settings = config.finetune or FinetuneConfig()
     names = sorted(classes or {label for label in labelled_rows.labels if label is not None})
     if not labelled_rows:
@@ -87,7 +88,7 @@ def _finetune_rows(
     with Progress("finetune", max(settings.epochs, 1), "epochs") as progress:
 
         def on_epoch(epoch: int, loss: float) -> None:
-            log_metrics(config.folder, "finetune", step=epoch + 1, loss=loss)
+            log_metrics(config.folder, logged_as, step=epoch + 1, loss=loss)
             progress.set(epoch + 1, f"loss {loss:.3f}")
 
         classifier = finetune_classifier(encoder.to(device), rows, targets, len(names), settings, config.seed, on_epoch)

@@ -10,7 +10,7 @@ from raysl.errors import ConfigError
 from raysl.progress import Progress, say
 from raysl.run_config import RunConfig
 from raysl.stage import Manifest, Stage, check_same_config, check_unfinished, section
-from raysl.train.config import HealthConfig, PretrainConfig
+from raysl.train.config import PretrainConfig
 
 OUTPUTS = ("model.safetensors", "model.json")
 
@@ -18,8 +18,6 @@ OUTPUTS = ("model.safetensors", "model.json")
 def stage_of(config: RunConfig) -> Stage:
     """Raises StageError where there are no prepared outputs."""
     settings = {"seed": config.seed, **section(config, "pretrain")}
-    if config.pretrain is not None:  # when a run stops changes nothing in what it learns: the default stands for all
-        settings["pretrain"]["health"] = HealthConfig().model_dump(mode="json")
     prepared = Prepared.of(config)
     inputs = {"prepare": prepared.manifest.content_hash}
     if config.training.init_from is not None:
@@ -83,7 +81,10 @@ def _workers(settings: PretrainConfig) -> str:
 def _show(progress: Progress, message: dict[str, Any]) -> None:
     if "start" in message:
         progress.start_at(message["start"])
-    else:
-        from raysl.train.reporting import note_of
+        return
+    from raysl.train.reporting import note_of
 
+    if "loss" in message:
         progress.set(message["step"], note_of(message))
+    else:
+        progress.tell(f"{progress.title}  step {message['step']:,}  {note_of(message)}")

@@ -3,13 +3,17 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
+from raysl.errors import DataError
 from raysl.evaluation import baselines, few_label
+from raysl.evaluation.config import EvaluateConfig
 from raysl.run_config import RunConfig
 from tests.tiny_image_run import make_image_run
-from tests.tiny_run import make_documents, make_run
+from tests.tiny_run import copy_run, make_documents, make_run
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +41,21 @@ def test_draws_differ_but_are_the_same_for_every_method(config: RunConfig) -> No
 def test_no_test_row_is_in_the_labelled_pool(config: RunConfig) -> None:
     protocol = few_label.build_protocol(config)
     assert not set(protocol.pool.ids) & set(protocol.test.ids)
+
+
+def test_a_split_without_a_row_to_score_is_refused(config: RunConfig, tmp_path: Path) -> None:
+    bare = copy_run(config, tmp_path / "bare")
+    for path in (bare.folder / "prepare" / "documents").glob("*.parquet"):
+        table = pq.read_table(path)
+        pq.write_table(table.filter(pc.not_equal(table["split"], "test")), path)
+    with pytest.raises(DataError, match=r"The test split has no row of the 3 labels.*prepare\.split\.test"):
+        few_label.build_protocol(bare)
+
+
+@pytest.mark.parametrize("budgets", [[], [0], [-1], [5, 5]])
+def test_budgets_are_numbers_of_rows_each_once(budgets: list[int]) -> None:
+    with pytest.raises(ValidationError, match="labels_per_class"):
+        EvaluateConfig.model_validate({"labels_per_class": budgets})
 
 
 @pytest.mark.parametrize("features", [baselines.tfidf, lambda *texts: baselines.lsa(*texts, width=10, seed=0)])

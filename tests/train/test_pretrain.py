@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 
 from raysl.errors import ConfigError
+from raysl.progress import Progress
+from raysl.run import claim_folder
 from raysl.run_config import RunConfig
-from raysl.train.pretrain import pretrain, stage_of
+from raysl.train.pretrain import _show, pretrain, stage_of
 from tests.tiny_run import make_run
 
 
@@ -37,8 +39,12 @@ def test_a_run_that_stopped_itself_goes_on_with_other_limits(tmp_path: Path) -> 
     config = begun(tmp_path)
     other = changed(config, health={"patience": 0, "max_data_wait": 1.0})
     assert stage_of(other).fingerprint == stage_of(config).fingerprint
-    stage_of(other).begin()
+    stage = stage_of(other)
+    stage.begin()
     assert (tmp_path / "pretrain" / "checkpoints" / "step-000000005").is_dir()
+    stage.finish({}, {}, {})
+    for same in (config, other):  # and no later command takes it for another run
+        claim_folder(same, (), redo=False)
 
 
 def test_mlflow_is_looked_for_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,6 +72,16 @@ def test_paths_that_travel_to_workers_are_absolute(tmp_path: Path, monkeypatch: 
     assert there.probe.source.path == f"{tmp_path}/labelled/*.jsonl"
     away = changed(config, init_from=None, probe=None, mlflow="http://tracking:5000", feed={})
     assert away.anchored().training == away.training
+
+
+def test_every_evaluation_reaches_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    with Progress("pretrain: gpt", 100, "steps") as progress:
+        for step in range(1, 5):
+            logged = {"loss": 2.0, "tokens_per_second": 9.0, "data_wait": 0.0, "learning_rate": 0.1, "gradient_norm": 1.0}
+            _show(progress, {"step": step, **logged})
+            _show(progress, {"step": step, "held_out_loss": 3.0 + step, "knn_accuracy": 0.5})
+    said = capsys.readouterr().err
+    assert all(f"pretrain: gpt  step {step}  held-out loss {3 + step}.000  kNN 0.500" in said for step in range(1, 5))
 
 
 def test_a_best_that_nobody_measures_is_refused(tmp_path: Path) -> None:
