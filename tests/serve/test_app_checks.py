@@ -85,3 +85,31 @@ def test_an_unknown_task_names_the_known_ones(tmp_path: Path) -> None:
 )
 def test_the_address_printed_is_one_that_can_be_asked(host: str, url: str) -> None:
     assert app.url_of(ServeConfig(tasks=("embed",), host=host)) == url
+
+
+@pytest.mark.parametrize("old_answers", [True, False])
+def test_what_was_served_is_served_again_where_a_new_version_does_not_come_up(
+    old_answers: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray's target would stay the version that failed, also after a roll-back to the one that is recorded."""
+    asked: list[int] = []
+
+    def deploy(service: app.ServiceHandle) -> None:
+        asked.append(service.version)
+        if service.version == 2 or not old_answers:
+            raise ServeError(f"version {service.version} did not come up")
+
+    monkeypatch.setattr(app, "deploy", deploy)
+    monkeypatch.setattr(app, "check_settings", lambda settings: {})
+    settings = app.Settings("run", tmp_path, 1, tmp_path, ServeConfig())
+    service = app.ServiceHandle(settings, "http://127.0.0.1:1", "raysl-run", {}, None, False, False)
+    said = "version 2 did not come up" + ("$" if old_answers else " Version 1 does not answer either: version 1")
+    with pytest.raises(ServeError, match=said):
+        service.redeploy(2)
+    assert (asked, service.version) == ([2, 1], 1)
+
+
+def test_runs_of_one_name_are_two_applications(tmp_path: Path) -> None:
+    first, second = (make_config(tmp_path / folder) for folder in ("first", "second"))
+    assert first.name == second.name
+    assert app._app_of(first) != app._app_of(second)
