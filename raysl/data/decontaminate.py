@@ -14,31 +14,37 @@ from numpy.typing import NDArray
 from raysl import storage
 from raysl.catalog import SOURCES
 from raysl.data import minhash
-from raysl.data.config import DecontaminateConfig
+from raysl.data.config import DecontaminateConfig, RedactConfig
 from raysl.data.filters.base import Bools, Filter
+from raysl.data.redact import redact_column
 from raysl.data.sources import BadRows, Source
 from raysl.data.text import normalize_column
 from raysl.errors import DataError
 from raysl.schema import TEXT
 
 
-def write_ngrams(config: DecontaminateConfig, partition_mb: float, path: Path) -> dict[str, Any]:
-    """Writes the sorted hashes of all n-grams of the evaluation set; returns counts.
+def write_ngrams(
+    config: DecontaminateConfig, partition_mb: float, path: Path, redacted: RedactConfig | None = None
+) -> dict[str, Any]:
+    """Writes the sorted hashes of all n-grams of the evaluation set; returns counts, those of its bad rows by reason.
 
-    Raises DataError where the set holds no text.
+    Its texts are redacted as the documents are that they are compared with. Raises DataError where the set holds no text.
     """
     source: Source = SOURCES.load(config.source.type)(config.source)
-    found, num_documents = [np.zeros(0, np.uint64)], 0
+    found, num_documents, bad = [np.zeros(0, np.uint64)], 0, BadRows()
     for partition in source.partitions(partition_mb):
-        for table in source.read(partition, BadRows()):
+        for table in source.read(partition, bad):
             num_documents += len(table)
-            found.append(np.unique(ngrams(normalize_column(table[TEXT]), config.ngram)[0]))
+            texts = normalize_column(table[TEXT])
+            if redacted is not None:
+                texts, _ = redact_column(texts, redacted)
+            found.append(np.unique(ngrams(texts, config.ngram)[0]))
     hashes = np.unique(np.concatenate(found))
     if not len(hashes):
         raise DataError("prepare.decontaminate.source holds no text. Give it another path or another text_column.")
     with storage.atomic_path(path) as temporary, open(temporary, "wb") as file:
         np.save(file, hashes)
-    return {"documents": num_documents, "ngrams": len(hashes)}
+    return {"documents": num_documents, "ngrams": len(hashes), "bad": bad.counts()}
 
 
 def ngrams(texts: pa.Array, n: int) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:

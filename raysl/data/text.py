@@ -17,7 +17,8 @@ NEXT_LINE = re.compile("(?<![\x80-\xff])\x85(?![\x80-\xbf])")
 """A lone U+0085 is a line end; beside others of its kind it may be a part of a letter that was read wrongly."""
 SPACES = re.compile("[\t\xa0\u1680\u2000-\u200a\u202f\u205f\u3000]")
 CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]")
-TRAILING = re.compile(r"[ ]+$", re.MULTILINE)
+TRAILING = re.compile(r"(?<! ) +$", re.MULTILINE)
+"""Tried once for each run of blanks: a try at every blank would take hours for a MB of them."""
 BLANK_LINES = re.compile(r"\n{3,}")
 
 

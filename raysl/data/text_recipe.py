@@ -19,6 +19,7 @@ from raysl.data.prints import PrintSettings
 from raysl.data.sources import Partition
 from raysl.data.steps import Recipe
 from raysl.data.tokens import TokenizerTrainer, TokenWriter
+from raysl.progress import say
 
 COMPILE_FROM_MB, COMPILE_FILTERS_FROM_MB = 200, 50
 """Raw text from which compiling kernels (10 to 25 s in each worker, once per machine) saves time over numpy: without and
@@ -63,8 +64,8 @@ class TextRecipe(Recipe):
             return
         left = not self.evaluation.is_file()
         with self.step("evaluation set", 1, int(left)) as step:
-            calls = [(self.config.decontaminate, self.config.partition_mb, self.evaluation)] * left
-            step.run_calls(write_ngrams, calls, lambda stats: (stats["ngrams"], "n-grams"))
+            calls = [(self.config.decontaminate, self.config.partition_mb, self.evaluation, self.config.redact)] * left
+            step.run_calls(write_ngrams, calls, evaluation_read)
 
     def clean(self, partitions: Sequence[Partition]) -> None:
         self.units = [self.work / f"clean-{number:05d}" for number in range(len(partitions))]
@@ -128,6 +129,14 @@ class TextRecipe(Recipe):
         left = [call for call in calls if not call[-1].is_file()]
         with self.step("tokenize", len(calls), len(left)) as step:
             step.run_calls(writer, left, lambda stats: (sum(s["tokens"] for s in stats.values()), "tokens"))
+
+
+def evaluation_read(stats: dict[str, Any]) -> tuple[int, str]:
+    """How much there is to compare with; tells the user which rows of the evaluation set are not."""
+    if stats["bad"]:
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(stats["bad"].items()))
+        say(f"prepare: {sum(stats['bad'].values()):,} rows of the evaluation set cannot be used: {reasons}")
+    return stats["ngrams"], "n-grams"
 
 
 def tokens_done(unit: Path) -> Path:

@@ -8,9 +8,12 @@ import pyarrow as pa
 import pytest
 
 from raysl.data.clean import Cleaner
-from raysl.data.config import DecontaminateConfig, PrepareConfig
+from raysl.data.config import DecontaminateConfig, PrepareConfig, RedactConfig
 from raysl.data.decontaminate import Contaminated, ngrams, write_ngrams
 from raysl.data.prints import PrintSettings
+from raysl.data.redact import redact_column
+from raysl.data.steps import Step
+from raysl.data.text_recipe import TextRecipe, evaluation_read
 from raysl.errors import DataError
 
 WORDS = [f"w{number}" for number in range(40)]
@@ -52,6 +55,32 @@ def test_ngrams_of_many_chunks_name_their_texts() -> None:
 def test_an_empty_evaluation_set_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"decontaminate.source holds no text"):
         write_ngrams(evaluation(tmp_path), 1.0, tmp_path / "evaluation.npy")
+
+
+def test_an_evaluation_set_is_redacted_as_the_documents_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    question = " ".join(f"{word} user{number}@mail.org" for number, word in enumerate(WORDS[:8]))
+    config, redacted = evaluation(tmp_path, question), RedactConfig()
+    monkeypatch.setattr(Step, "__enter__", lambda step: step)
+    monkeypatch.setattr(Step, "__exit__", lambda step, *error: None)
+    monkeypatch.setattr(Step, "run_calls", lambda step, function, calls, counted: [function(*call) for call in calls])
+    prepare = PrepareConfig(source=config.source, decontaminate=config, redact=redacted)
+    recipe = TextRecipe(tmp_path, prepare, 0)
+    recipe.work.mkdir()
+    recipe.read_evaluation()
+    texts, _ = redact_column(pa.array([f"see {question}"]), redacted)
+    batch = pa.table({"id": ["0"], "text": pa.chunked_array([texts])})
+    assert not Contaminated(config, recipe.evaluation).keep(batch)["contaminated"].any()
+
+
+def test_rows_of_an_evaluation_set_that_cannot_be_read_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = evaluation(tmp_path, QUESTION, "")
+    with open(tmp_path / "questions.jsonl", "a") as file:
+        file.write("no json\n[]\n")
+    stats = write_ngrams(config, 1.0, tmp_path / "evaluation.npy")
+    assert stats["bad"] == {"broken_line": 2, "missing_text": 1}
+    assert evaluation_read(stats) == (stats["ngrams"], "n-grams")
+    said = capsys.readouterr().err
+    assert said == "prepare: 3 rows of the evaluation set cannot be used: broken_line 2, missing_text 1\n"
 
 
 def test_a_clean_unit_counts_what_goes(tmp_path: Path) -> None:

@@ -1,11 +1,14 @@
 """Normalization: one form for the same text."""
 
+import re
+import time
+
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raysl.data.text import normalize, normalize_column
+from raysl.data.text import TRAILING, normalize, normalize_column
 
 
 @pytest.mark.parametrize(
@@ -39,3 +42,16 @@ def test_a_column_keeps_its_rows() -> None:
 
 def test_broken_marks_around_a_control_character_are_repaired_at_once() -> None:
     assert normalize("Â\x08\x91") == normalize(normalize("Â\x08\x91"))
+
+
+@settings(max_examples=300)
+@given(text=st.text(alphabet=" \n\ta", max_size=40))
+def test_blanks_before_a_line_end_are_those_of_the_plain_pattern(text: str) -> None:
+    assert TRAILING.sub("", text) == re.sub(r"[ ]+$", "", text, flags=re.MULTILINE)
+
+
+def test_long_runs_of_blanks_cost_time_in_proportion() -> None:
+    text = f"a{' ' * 50_000}b"
+    started = time.process_time()
+    assert normalize(f"{text} \n") == text
+    assert time.process_time() - started < 0.5

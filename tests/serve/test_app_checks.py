@@ -101,7 +101,7 @@ def test_what_was_served_is_served_again_where_a_new_version_does_not_come_up(
 
     monkeypatch.setattr(app, "deploy", deploy)
     monkeypatch.setattr(app, "check_settings", lambda settings: {})
-    settings = app.Settings("run", tmp_path, 1, tmp_path, ServeConfig())
+    settings = app.Settings("run", tmp_path, 1, tmp_path, ServeConfig(tasks=("embed",)))
     service = app.ServiceHandle(settings, "http://127.0.0.1:1", "raysl-run", {}, None, False, False)
     said = "version 2 did not come up" + ("$" if old_answers else " Version 1 does not answer either: version 1")
     with pytest.raises(ServeError, match=said):

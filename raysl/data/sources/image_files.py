@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from raysl.data.images import SUFFIXES
 from raysl.data.sources.base import BadRows
 from raysl.data.sources.image_source import ImageRow
-from raysl.data.sources.stores import arrow_file, open_bytes
+from raysl.data.sources.stores import arrow_file, open_bytes, raise_out_of_reach
 
 MAX_MEMBERS = 1024
 """Pictures of one unit, at most, where they can be counted without reading them."""
@@ -46,11 +46,15 @@ class Columns(Protocol):
 
 
 def read(path: str, name: str, start: int, stop: int, columns: Columns, bad: BadRows) -> Iterator[ImageRow]:
-    """Pictures of a range; their ids begin with `name`, the path relative to the source."""
+    """Pictures of a range; their ids begin with `name`, the path relative to the source.
+
+    Raises DataError for a file that cannot be got at.
+    """
     reader = READERS.get(PurePosixPath(name).suffix.lower(), _picture)
     try:
         yield from reader(path, name, start, stop, columns, bad)
-    except UNREADABLE:  # what came before the break has been yielded
+    except UNREADABLE as error:  # what came before the break has been yielded
+        raise_out_of_reach(path, error)
         bad.add(UNREADABLE_FILE, name)
 
 
@@ -128,7 +132,8 @@ def _zip(path: str, name: str, start: int, stop: int, columns: Columns, bad: Bad
             try:
                 with archive.open(info) as member:
                     found = list(_limited(member, inner, _folder_label(info.filename, columns), bad))
-            except UNREADABLE:  # one damaged member
+            except UNREADABLE as error:  # one damaged member
+                raise_out_of_reach(path, error)
                 bad.add(UNREADABLE_FILE, inner)
                 continue
             yield from found

@@ -3,6 +3,7 @@
 Credentials and endpoints are the store's own: AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, GOOGLE_APPLICATION_CREDENTIALS and so on.
 """
 
+import errno
 import glob
 import io
 import os
@@ -16,7 +17,12 @@ from typing import Any, BinaryIO, cast
 import pyarrow as pa
 from pyarrow import fs
 
-from raysl.errors import DataError
+from raysl.errors import DataError, StoreError
+
+OF_THE_CONTENT = (None, 0, errno.EINVAL)
+"""`errno` of errors that a damaged file causes: none from readers, EINVAL where it sends them to before its start."""
+OF_A_STORE = re.compile("AWS Error|google::cloud|google-cloud")
+"""What pyarrow writes into an error of the network or the store, which has no `errno` either."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +126,27 @@ def open_bytes(path: str) -> BinaryIO:
     if not is_remote(path):
         return open(path, "rb")
     return cast(BinaryIO, io.BufferedReader(arrow_file(path)))
+
+
+def is_out_of_reach(error: BaseException) -> bool:
+    """Whether the file could not be got at (gone, forbidden, disk or network), so that nothing is known of its content."""
+    if isinstance(error, FileNotFoundError | PermissionError | ConnectionError | TimeoutError):
+        return True
+    return isinstance(error, OSError) and (error.errno not in OF_THE_CONTENT or bool(OF_A_STORE.search(str(error))))
+
+
+def raise_out_of_reach(path: str, error: BaseException) -> None:
+    """Raises DataError or StoreError where the file could not be got at; a damaged file is left to the caller."""
+    if not is_out_of_reach(error):
+        return
+    if is_remote(path):
+        raise StoreError(
+            f"{path} cannot be read: {error}. Check the store, the network and the credentials, then start again."
+        ) from error
+    raise DataError(
+        f"{path} cannot be read: {error}. Every machine of the cluster has to see it, and this user has to be allowed to "
+        "read it. Set that right, then start again."
+    ) from error
 
 
 def arrow_file(path: str) -> Any:

@@ -1,8 +1,11 @@
 """Files that are broken or odd, of every kind that was met: each bad row has a reason, the rest goes through."""
 
+import errno
 import gzip
+import io
 import json
 import os
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,8 +15,12 @@ import pytest
 
 from raysl.data.clean import Empty
 from raysl.data.filters import run_filters
-from raysl.data.sources import BadRows, Files
+from raysl.data.sources import BadRows, Files, stores
+from raysl.data.sources.images import Images
+from raysl.data.sources.readers import Part
+from raysl.data.sources.readers.columns import read_columns
 from raysl.data.text import normalize_column
+from raysl.errors import DataError, StoreError
 
 SHARED = Path(os.environ.get("RAYSL_SHARED", Path(__file__).parents[4] / "shared")) / "data" / "text" / "bad"
 PLAIN = "The quick brown fox jumps over the lazy dog."
@@ -108,3 +115,69 @@ def test_every_shared_broken_file_has_the_same_outcome() -> None:
     }
     for name, text in CLEANED.items():
         assert found[name][0] == [text]
+
+
+class FailingDisk(io.BytesIO):
+    """A file whose disk gives out after its first bytes."""
+
+    def read1(self, size: int | None = -1, /) -> bytes:
+        if self.tell():
+            raise OSError(errno.EIO, "Input/output error")
+        return super().read1(size)
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.csv", "a.jsonl.gz", "a.jsonl.zst", "a.parquet"])
+def test_a_file_that_is_gone_is_no_bad_row(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"text")
+    (tmp_path / "other.txt").write_text("text")
+    source, bad = Files(Files.Config(path=str(tmp_path), text_column="text")), BadRows()
+    (tmp_path / name).unlink()
+    with pytest.raises(DataError, match=f"{name} cannot be read: .*Every machine"):
+        list(source.read([(name, 0, -1)], bad))
+    assert not bad.ids
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.parquet"])
+def test_a_table_of_events_that_is_gone_is_no_bad_row(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataError, match=f"{name} cannot be read"):
+        list(read_columns(Part(str(tmp_path / name), name), ["text"], BadRows()))
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.zip", "a.tar", "a.parquet"])
+def test_pictures_that_are_gone_are_no_bad_row(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataError, match=f"{name} cannot be read"):
+        list(Images(Images.Config(path=str(tmp_path))).images([(name, 0, -1)], BadRows()))
+
+
+def test_a_disk_that_fails_in_the_middle_of_a_file_is_no_bad_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.csv").write_text("text\n")
+    source = Files(Files.Config(path=str(tmp_path)))
+    monkeypatch.setattr("raysl.data.sources.readers.base.open_bytes", lambda path: FailingDisk(b"text\n" * 90_000))
+    with pytest.raises(DataError, match=r"a.csv cannot be read: .*Input/output error"):
+        list(source.read([("a.csv", 0, -1)], BadRows()))
+
+
+class FailingStart(io.BytesIO):
+    """An archive whose list of members, at its end, can be read, and whose first bytes cannot."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if self.tell() < 100:
+            raise OSError(errno.EIO, "Input/output error")
+        return super().read(size)
+
+
+def test_a_disk_that_fails_at_a_member_of_an_archive_is_no_bad_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as archive:
+        archive.writestr("a.png", b"picture" * 1000)
+    monkeypatch.setattr("raysl.data.sources.image_files.open_bytes", lambda path: FailingStart(data.getvalue()))
+    with pytest.raises(DataError, match=r"a.zip cannot be read: .*Input/output error"):
+        list(Images(Images.Config(path=str(tmp_path))).images([("a.zip", 0, -1)], BadRows()))
+
+
+def test_a_store_that_does_not_answer_is_told_from_a_damaged_file() -> None:
+    lost = "When reading information for key 'k' in bucket 'b': AWS Error NETWORK_CONNECTION during HeadObject operation"
+    with pytest.raises(StoreError, match=r"s3://b/k cannot be read: .*credentials"):
+        stores.raise_out_of_reach("s3://b/k", OSError(lost))
+    for damage in (OSError("Corrupt snappy compressed data."), gzip.BadGzipFile("x"), OSError(errno.EINVAL, "before 0")):
+        stores.raise_out_of_reach("s3://b/k", damage)

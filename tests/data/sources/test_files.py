@@ -81,7 +81,8 @@ def test_partitions_divide_a_long_file_without_losing_a_line(tmp_path: Path) -> 
         ("a.jsonl", b'{"text": "\\ud800"}\n{"text": "x"}', ["x"], {"lone_surrogate": 1}),
         ("a.jsonl", b'{"txt": "x"}\n{"text": null}\n{"text": 3}\n{"text": " "}\n{"text": "y"}', ["y"], {"missing_text": 4}),
         ("a.csv", b"text,b\nx,1\ny\n,2\nz\xff,3\nw,4", ["x", "w"], {"broken_line": 1, "missing_text": 1, "invalid_utf8": 1}),
-        ("a.csv", b'text,b\nx,1\n"y,2\n', ["x"], {"unreadable_file": 1}),
+        ("a.csv", b'text,b\nx,1\n"y,2\n', ["x"], {"broken_line": 1}),
+        ("a.csv", b'text,b\nx,1\n"bad"oops,2\ny,3\n"z\n",4\n', ["x", "y", "z\n"], {"broken_line": 1}),
         ("a.parquet", b"PAR1 cut off", [], {"unreadable_file": 1}),
     ],
 )  # fmt: skip
@@ -100,6 +101,12 @@ def test_bad_rows_are_counted_and_the_rest_goes_through(
 def test_a_text_file_is_one_document_or_many(tmp_path: Path, unit: str, texts: list[str]) -> None:
     (tmp_path / "a.txt").write_text("a\nb\n\nc\n")
     assert [row["text"].rstrip("\n") for row in read(tmp_path, txt_unit=unit)[0]] == [text.rstrip("\n") for text in texts]
+
+
+def test_a_quoted_header_behind_a_byte_order_mark_keeps_its_first_column(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('"label","text"\n"sun","x"\n', encoding="utf-8-sig")
+    rows, bad = read(tmp_path, label_column="label")
+    assert (bad, [(row["text"], row["label"]) for row in rows]) == ({}, [("x", "sun")])
 
 
 def test_wrong_type_in_parquet_is_missing_text(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from raysl.data.extras import require
 from raysl.data.sources.base import BadRows, Row
 from raysl.data.sources.readers import tables, text, web
 from raysl.data.sources.readers.base import COMPRESSIONS, UNREADABLE, Columns, Part, opened
-from raysl.data.sources.stores import arrow_file
+from raysl.data.sources.stores import arrow_file, raise_out_of_reach
 
 __all__ = ["COMPRESSIONS", "FORMATS", "Part", "check_installed", "columns_of", "format_of", "read"]
 
@@ -37,10 +37,11 @@ def format_of(path: str) -> str:
 
 
 def read(part: Part, columns: Columns, bad: BadRows) -> Iterator[Row]:
-    """Yields the good rows of a part; the others go to `bad`."""
+    """Yields the good rows of a part; the others go to `bad`. Raises DataError for a file that cannot be got at."""
     try:
         yield from READERS[format_of(part.path)](part, columns, bad)
-    except UNREADABLE:  # what came before the break has been yielded
+    except UNREADABLE as error:  # what came before the break has been yielded
+        raise_out_of_reach(part.path, error)
         bad.add("unreadable_file", part.name)
 
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from raysl.data.sources.base import BadRows
 from raysl.data.sources.readers import tables
 from raysl.data.sources.readers.base import UNREADABLE, Part
-from raysl.data.sources.stores import arrow_file
+from raysl.data.sources.stores import arrow_file, raise_out_of_reach
 
 FORMATS = (".jsonl", ".csv", ".parquet")
 PLACE = " place"
@@ -21,7 +21,8 @@ ROWS = 65536
 def read_columns(part: Part, wanted: Sequence[str], bad: BadRows) -> Iterator[pa.Table]:
     """Tables of the wanted columns and PLACE, at most 65,536 rows each; broken rows and files go to `bad`.
 
-    Columns of .parquet keep their types, those of .jsonl and .csv are text; what a row lacks is null.
+    Columns of .parquet keep their types, those of .jsonl and .csv are text; what a row lacks is null. Raises DataError for
+    a file that cannot be got at.
     """
     name = part.path.removesuffix(".gz").removesuffix(".zst")
     try:
@@ -30,7 +31,8 @@ def read_columns(part: Part, wanted: Sequence[str], bad: BadRows) -> Iterator[pa
         else:
             records = tables.json_records(part, bad) if name.endswith(".jsonl") else tables.csv_records(part, bad)
             yield from _tables(part.name, records, wanted, bad)
-    except UNREADABLE:  # what came before the break has been yielded
+    except UNREADABLE as error:  # what came before the break has been yielded
+        raise_out_of_reach(part.path, error)
         bad.add("unreadable_file", part.name)
 
 

@@ -5,13 +5,16 @@ import io
 import json
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 
 from raysl.data.sources.base import BadRows, Row
 from raysl.data.sources.readers.base import Columns, Part, opened, row_of
 from raysl.data.sources.stores import arrow_file
+
+if TYPE_CHECKING:
+    import _csv
 
 Record = tuple[int, dict[str, Any]]
 """Where a row stands in its file (the byte of .jsonl, the line of .csv), and its values by column."""
@@ -64,10 +67,10 @@ def csv_records(part: Part, bad: BadRows) -> Iterator[Record]:
     csv.field_size_limit(sys.maxsize)
     with opened(part.path) as file:
         # A wrong byte becomes a lone surrogate, so that one bad field does not end the file.
-        lines = io.TextIOWrapper(file, "utf-8", errors="surrogateescape", newline="")
+        lines = io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="")
         reader = csv.reader(lines, strict=True)
-        header = [name.removeprefix("\ufeff") for name in next(reader, [])]
-        for values in reader:
+        header = next(reader, [])
+        for values in _csv_values(reader, part.name, bad):
             where = f"{part.name}:{reader.line_num}"
             if len(values) != len(header):
                 if values:
@@ -77,6 +80,19 @@ def csv_records(part: Part, bad: BadRows) -> Iterator[Record]:
                 bad.add("invalid_utf8", where)
                 continue
             yield reader.line_num, dict(zip(header, values, strict=True))
+
+
+def _csv_values(reader: "_csv.Reader", name: str, bad: BadRows) -> Iterator[list[str]]:
+    """Rows below the header; one whose quotes are wrong is counted, and reading goes on with the next line."""
+    while True:
+        try:
+            values = next(reader, None)
+        except csv.Error:
+            bad.add("broken_line", f"{name}:{reader.line_num}")
+            continue
+        if values is None:
+            return
+        yield values
 
 
 def parquet(part: Part, columns: Columns, bad: BadRows) -> Iterator[Row]:
