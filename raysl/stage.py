@@ -145,25 +145,25 @@ def section(config: Config, *names: str) -> dict[str, Any]:
     return parts
 
 
-def check_same_config(stage: Stage, redo: bool) -> None:
+WAY_OUT = "Name another folder with run_dir=..., or add --redo to make this stage and those after it again."
+
+
+def check_same_config(stage: Stage, redo: bool, way_out: str = WAY_OUT) -> None:
     """Refuses to overwrite a finished stage that another config made, unless `redo` was asked for."""
     manifest = read_manifest(stage.run_folder, stage.name)
     if manifest is None or redo or dict(manifest.config) == storage_form(stage.config):
         return
-    raise ConfigError(
-        f"{stage.folder} was made with another config ({_changes(manifest.config, stage)}). Name another folder with "
-        f"run_dir=..., or add --redo to make this stage and those after it again."
-    )
+    raise ConfigError(f"{stage.folder} was made with another config ({_changes(manifest.config, stage)}). {way_out}")
 
 
-def check_unfinished(stage: Stage, work: str, redo: bool) -> None:
+def check_unfinished(stage: Stage, work: str, redo: bool, way_out: str = WAY_OUT) -> None:
     """Refuses to remove unfinished `work`, in words, that another config began, unless `redo` was asked for."""
     path = stage.folder / BEGUN_WITH
     if redo or not path.is_file() or storage.read_json(path) == storage_form(stage.config):
         return
     raise ConfigError(
-        f"{stage.folder} holds {work} with another config ({_changes(storage.read_json(path), stage)}). Set it back to "
-        f"go on, name another folder with run_dir=..., or add --redo to begin anew."
+        f"{stage.folder} holds {work} with another config ({_changes(storage.read_json(path), stage)}). "
+        f"Set it back to go on. {way_out}"
     )
 
 

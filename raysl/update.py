@@ -3,8 +3,10 @@
 gather -> prepare only the new rows -> fine-tune on old and new -> both versions on rows neither has seen -> gate.
 """
 
+import fcntl
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ from raysl.release.bundle import REFERENCE, SEARCH_DOCUMENTS, TOKENIZER, Bundle,
 from raysl.release.documents import COLUMNS, draw_split
 from raysl.release.gate import Decision, judge
 from raysl.run_config import RunConfig, needed
-from raysl.stage import log_metrics, require
+from raysl.stage import log_metrics, made_from
 from raysl.train.finetune import finetune_rows
 
 FEWEST_OF_A_NEW_CLASS = 5
@@ -66,8 +68,26 @@ def update(config: RunConfig) -> UpdateResult:
     """
     needed(config, "finetune")
     needed(config, "release")
-    for stage in ("prepare", "pretrain", "finetune"):
-        require(config.folder, stage, stage)
+    made_from(config.folder, ("prepare", "pretrain", "finetune"), config.free_stages)
+    with _alone(config.folder):
+        return _update(config)
+
+
+@contextmanager
+def _alone(run_folder: Path) -> Iterator[None]:
+    """Holds the run's only update: two would work in the same folder, and judge against the same production."""
+    (run_folder / "update").mkdir(exist_ok=True)
+    with open(run_folder / "update" / ".lock", "w", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released with the file, also when this process is killed
+        except BlockingIOError as error:
+            raise StageError(
+                f"Another update of this run is at work in {run_folder}. Wait for its end, or stop it."
+            ) from error
+        yield
+
+
+def _update(config: RunConfig) -> UpdateResult:
     number, folder = model_registry.production(config.folder)
     production = open_bundle(folder)
     gathered, rows, dropped = gather(config)
@@ -133,11 +153,14 @@ def added_rows(run_folder: Path) -> pa.Table:
 def _make_version(
     config: RunConfig, production: Bundle, before: pa.Table, fresh: pa.Table, result: UpdateResult
 ) -> UpdateResult:
-    """Trains, builds, judges, registers. Killed anywhere and run again it does the same once more."""
+    """Trains on from the pretrained encoder, builds, judges, registers. Killed anywhere and run again it does the same."""
     work = config.folder / "update" / "work"
     storage.remove(work)
-    classes = sorted({*production.classes, *fresh[schema.LABEL].to_pylist()})
-    _finetune(config, pa.concat_tables([before, fresh]), classes, work / "finetune")
+    rows = _rows_to_train_on(config, pa.concat_tables([before, fresh]))
+    # production may know less: rolled back, or released again with fewer classes than earlier rows have
+    classes = sorted({*production.classes, *rows[schema.LABEL].to_pylist()})
+    documents = Documents(*(rows[name].to_pylist() for name in (schema.ID, schema.LABEL, schema.TEXT)))
+    finetune_rows(config, config.folder / "pretrain", documents, work / "finetune", classes, logged_as="update")
     parts = _ingredients(config, production, work / "finetune", fresh)
     assert config.release is not None
     candidate = build_bundle(work / "bundle", parts, config.release)
@@ -156,15 +179,13 @@ def _make_version(
     return replace(result, version=version, decision=decision)
 
 
-def _finetune(config: RunConfig, added: pa.Table, classes: list[str], folder: Path) -> None:
-    """Starts again from the pretrained encoder; old labelled rows weigh at least as much as the new ones."""
+def _rows_to_train_on(config: RunConfig, added: pa.Table) -> pa.Table:
+    """The labelled rows of `finetune` and the added ones; the old ones weigh at least as much."""
     fresh = added.filter(pc.invert(added[HELD_OUT]))
     ids = set(storage.read_json(config.folder / "finetune" / "labelled_rows.json")["ids"])
     old = _documents_by_id(config, ids)
     times = max(1, -(-len(fresh) // max(len(old), 1)))
-    rows = pa.concat_tables([*[old] * times, fresh.select(list(COLUMNS))])
-    documents = Documents(*(rows[name].to_pylist() for name in (schema.ID, schema.LABEL, schema.TEXT)))
-    finetune_rows(config, config.folder / "pretrain", documents, folder, classes)
+    return pa.concat_tables([*[old] * times, fresh.select(list(COLUMNS))])
 
 
 def _documents_by_id(config: RunConfig, ids: set[str]) -> pa.Table:

@@ -1,5 +1,6 @@
 """An update makes a better version from new rows, refuses a worse one, and makes none of too few."""
 
+import fcntl
 import json
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 from tiny_run import TOPICS, copy_run, make_documents, released_run
 
-from raysl.errors import ConfigError
+from raysl.data.labelled import Documents
+from raysl.errors import ConfigError, StageError
 from raysl.monitor.recorder import Label, Record, Recorder
 from raysl.release import model_registry
 from raysl.release.bundle import open_bundle
@@ -52,6 +54,54 @@ def test_better_rows_make_version_two_with_a_new_class(run: RunConfig, capsys: p
     assert (again.version, again.kept) == (None, 0)
     assert again.dropped["exact_duplicate"] + again.dropped.get("near_duplicate", 0) == 120
     assert model_registry.production(run.folder)[0] == 2
+
+
+def with_source(run: RunConfig, path: Path, rows: list[tuple[str, str]]) -> RunConfig:
+    """The same run whose update reads these rows."""
+    path.write_text("".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in rows))
+    source = {"type": "files", "path": str(path), "label_column": "label"}
+    limits = {**run.update.model_dump(mode="json"), "source": source}
+    return RunConfig.model_validate({**run.model_dump(mode="json"), "update": limits})
+
+
+def test_after_a_roll_back_rows_of_classes_that_production_lacks_are_trained_on(run: RunConfig, tmp_path: Path) -> None:
+    assert update(with_source(run, tmp_path / "first.jsonl", make_documents(120, seed=5, topics=NEW_TOPICS))).promoted
+    assert model_registry.roll_back(run.folder) == 1
+    result = update(with_source(run, tmp_path / "second.jsonl", make_documents(120, seed=8)))
+    assert (result.production, result.version) == (1, 3)
+    bundle = open_bundle(model_registry.version_folder(run.folder, 3))
+    assert bundle.classes == ("files", "network", "numbers", "sound")
+
+
+def test_after_a_release_with_fewer_classes_the_labelled_rows_of_finetune_are_trained_on(
+    run: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    classes = open_bundle(model_registry.production(run.folder)[1]).classes
+    fewer = tuple(name for name in classes if name != "files")
+    monkeypatch.setattr("raysl.release.bundle.Bundle.classes", property(lambda bundle: fewer))
+    rows = [row for row in make_documents(150, seed=8) if row[1] != "files"]
+    trained_on: list[set[str]] = []
+
+    def stop(config: RunConfig, encoder: Path, documents: Documents, folder: Path, classes: list[str], **_: object) -> None:
+        assert set(documents.labels) <= set(classes)
+        trained_on.append(set(classes))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("raysl.update.finetune_rows", stop)
+    with pytest.raises(KeyboardInterrupt):
+        update(with_source(run, tmp_path / "new.jsonl", rows))
+    assert trained_on == [set(classes)]
+
+
+def test_a_second_update_at_the_same_time_is_refused(run: RunConfig) -> None:
+    (run.folder / "update" / "work").mkdir(parents=True)
+    with open(run.folder / "update" / ".lock", "w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(StageError, match="Another update of this run is at work"):
+            update(run)
+    assert (run.folder / "update" / "work").is_dir()
+    assert update(run).kept == 0
+    assert update(run).kept == 0
 
 
 def test_shuffled_labels_are_refused_and_the_reason_is_kept(run: RunConfig) -> None:

@@ -91,6 +91,7 @@ def register(run_folder: str | Path, bundle_folder: str | Path, metrics: Mapping
         if newest is not None and newest.content_hash == bundle.content_hash:
             return newest.version
         number = newest.version + 1 if newest else 1
+        storage.remove(version_folder(run_folder, number))  # of a start that was killed before it was registered
         copy_bundle(bundle_folder, version_folder(run_folder, number))
         version = Version(number, CANDIDATE, bundle.content_hash, dict(metrics), _now(), reason)
         change = Change(_now(), number, "", CANDIDATE, reason)

@@ -9,7 +9,7 @@ from raysl.data.prepared import Prepared
 from raysl.errors import ConfigError
 from raysl.progress import Progress, say
 from raysl.run_config import RunConfig
-from raysl.stage import Manifest, Stage, check_same_config, check_unfinished, section
+from raysl.stage import WAY_OUT, Manifest, Stage, check_same_config, check_unfinished, section
 from raysl.train.config import PretrainConfig
 
 OUTPUTS = ("model.safetensors", "model.json")
@@ -37,10 +37,7 @@ def pretrain(config: RunConfig, redo: bool = False) -> Manifest:
     if done is not None:
         say(f"pretrain: done already  {stage.folder}")
         return done
-    check_same_config(stage, redo)
-    saved = sorted(path.name for path in (stage.folder / "checkpoints").glob("step-*"))
-    if saved:
-        check_unfinished(stage, f"a training that has come to {saved[-1]}", redo)
+    check_earlier(stage, redo)
     check_mlflow(config.training)
     stage.begin()
     from raysl import cluster
@@ -55,6 +52,14 @@ def pretrain(config: RunConfig, redo: bool = False) -> Manifest:
         result = run.train(config, lambda message: _show(progress, message))
         progress.set(settings.max_steps)
     return finish(stage, result, settings)
+
+
+def check_earlier(stage: Stage, redo: bool, way_out: str = WAY_OUT) -> None:
+    """ConfigError where the folder holds a model or checkpoints of another config, which would be removed."""
+    check_same_config(stage, redo, way_out)
+    saved = sorted(path.name for path in (stage.folder / "checkpoints").glob("step-*"))
+    if saved:
+        check_unfinished(stage, f"a training that has come to {saved[-1]}", redo, way_out)
 
 
 def check_mlflow(settings: PretrainConfig) -> None:

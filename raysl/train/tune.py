@@ -18,7 +18,7 @@ from raysl.progress import Progress, say
 from raysl.run_config import RunConfig, needed
 from raysl.stage import require
 from raysl.train.config import TuneConfig
-from raysl.train.pretrain import finish, stage_of
+from raysl.train.pretrain import check_earlier, finish, stage_of
 from raysl.train.search import FOLDER, Trial, trials, with_values
 from raysl.train.session import TrainJob, train_rank
 from raysl.train.world import single
@@ -43,21 +43,25 @@ def tune(config: RunConfig) -> TuneResult:
     settings, config = config.tune, config.anchored()
     assert settings is not None  # the command has checked
     planned = trials(config, settings)
-    require(config.folder, "prepare", "prepare")
     for trial in planned:
-        _share_prepared(config, trial)
+        if not trial.config.training.feed.shards:
+            require(config.folder, "prepare", "prepare")
+            _share_prepared(trial)
+    for trial in planned:
+        check_earlier(stage_of(trial.config), False, f"To begin anew move {config.folder / FOLDER} away.")
+    for trial in planned:
+        storage.write_text(trial.config.folder / "config.yaml", base.dump(trial.config))
     cluster.connect()
     with Progress("tune", len(planned), "trials") as progress:
         ended = _run(config, settings, planned, progress)
     return _conclude(config, settings, planned, ended)
 
 
-def _share_prepared(config: RunConfig, trial: Trial) -> None:
+def _share_prepared(trial: Trial) -> None:
     link = trial.config.folder / "prepare"
     link.parent.mkdir(parents=True, exist_ok=True)
     if not link.is_symlink():
         link.symlink_to(Path("..") / ".." / "prepare", target_is_directory=True)
-    storage.write_text(trial.config.folder / "config.yaml", base.dump(trial.config))
 
 
 def _run(config: RunConfig, settings: TuneConfig, planned: Sequence[Trial], progress: Progress) -> dict[int, dict[str, Any]]:
@@ -81,6 +85,8 @@ def _run(config: RunConfig, settings: TuneConfig, planned: Sequence[Trial], prog
     storage.remove(config.folder / FOLDER / ".ray")
     ended: dict[int, dict[str, Any]] = {}
     for result in results:
+        if result.config is None:  # it ended before its first report
+            continue
         found = dict(result.metrics or {})
         ended[int(result.config["trial"])] = found | ({"error": "failed"} if result.error is not None else {})
     return ended
@@ -100,29 +106,31 @@ def _scheduler(settings: TuneConfig, planned: Sequence[Trial]) -> Any:
 def _trial(given: dict[str, Any], planned: Sequence[Trial], metric: str) -> None:
     """One trial in this process; Tune hears of each evaluation. A run that goes wrong is a bad trial, not a fault."""
     trial = planned[given["trial"]]
+    try:
+        ended = _train(trial, metric)
+    except (RayslError, OSError) as error:
+        ended = {metric: float("nan"), "ended": str(error)}
+    ray_tune.report({**ended, "step": trial.config.training.max_steps})
+
+
+def _train(trial: Trial, metric: str) -> dict[str, Any]:
+    """What the trial measured at its end, and how it ended."""
     stage, last = stage_of(trial.config), trial.config.training.max_steps
     done = stage.done()
     if done is not None:
-        ray_tune.report({**done.metrics, "step": last, "ended": "done before"})
-        return
+        return {**done.metrics, "ended": "done before"}
     stage.begin()
 
     def hear(message: dict[str, Any]) -> None:
         if metric in message and message["step"] < last:
             ray_tune.report({**message, "ended": "stopped early"})
 
-    try:
-        result = train_rank(TrainJob(trial.config), single(trial.config.training.device), hear)
-    except RayslError as error:
-        ray_tune.report({metric: float("nan"), "step": last, "ended": str(error)})
-        return
+    result = train_rank(TrainJob(trial.config), single(trial.config.training.device), hear)
     if metric not in result:
         known = ", ".join(sorted(name for name, value in result.items() if isinstance(value, float)))
-        ended = f"no '{metric}' among what was measured: {known}"
-        ray_tune.report({metric: float("nan"), "step": last, "ended": ended})
-        return
+        return {metric: float("nan"), "ended": f"no '{metric}' among what was measured: {known}"}
     finish(stage, result, trial.config.training)
-    ray_tune.report({**result, "step": last, "ended": "done"})
+    return {**result, "ended": "done"}
 
 
 class _Shown(ray_tune.Callback):  # type: ignore[misc]

@@ -118,3 +118,20 @@ def test_two_writers_lose_no_version(tmp_path: Path) -> None:
     assert [v.version for v in found.versions] == list(range(1, 11))
     assert states(tmp_path).count("production") == 1
     assert len({v.content_hash for v in found.versions}) == 10
+
+
+def test_a_folder_that_was_never_registered_is_not_taken_for_the_next_bundle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(registry, "_write", killed)
+    with pytest.raises(KeyboardInterrupt):
+        register(tmp_path, "a")
+    monkeypatch.undo()
+    assert registry.version_folder(tmp_path, 1).is_dir()
+    assert register(tmp_path, "b") == 1
+    bundle = open_bundle(registry.version_folder(tmp_path, 1))
+    assert bundle.path("encoder.onnx").read_text() == "b"
+    assert bundle.content_hash == registry.read_registry(tmp_path).version(1).content_hash

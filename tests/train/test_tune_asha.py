@@ -76,7 +76,7 @@ def test_each_report_says_its_step(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     reports: list[tuple[int, str]] = []
     monkeypatch.setattr(tune.ray_tune, "report", lambda said: reports.append((said["step"], said["ended"])))
     for trial in planned:
-        tune._share_prepared(config, trial)
+        tune._share_prepared(trial)
     for _ in range(2):
         tune._trial({"trial": 0}, planned, "held_out_loss")
     assert reports == [(10, "stopped early"), (20, "stopped early"), (25, "done"), (25, "done before")]

@@ -1,0 +1,124 @@
+"""What a search does with trials of an earlier one and with trials that fail, without a cluster."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from raysl.errors import ConfigError, StageError, StoreError
+from raysl.run_config import RunConfig
+from raysl.train import tune
+from raysl.train.search import Trial, trials, with_values
+from tests.train.test_tune import RATE, make_search
+
+
+class Reached(Exception):
+    """The cluster would start now."""
+
+
+@pytest.fixture(autouse=True)
+def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    def connect() -> None:
+        raise Reached
+
+    monkeypatch.setattr(tune.cluster, "connect", connect)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunConfig:
+    return make_search(tmp_path / "run", 25, 10, search={RATE: {"grid": [0.01]}})
+
+
+@pytest.fixture
+def reports(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    said: list[dict[str, Any]] = []
+    monkeypatch.setattr(tune.ray_tune, "report", said.append)
+    return said
+
+
+def search_of(run: RunConfig, *rates: float) -> RunConfig:
+    """The same run with a search over these learning rates."""
+    return RunConfig.model_validate({**run.model_dump(mode="json"), "tune": {"search": {RATE: {"grid": list(rates)}}}})
+
+
+def planned_of(config: RunConfig) -> list[Trial]:
+    assert config.tune is not None
+    return trials(config, config.tune)
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_finished_trial_of_another_config_is_kept_and_the_way_out_is_named(
+    run: RunConfig, reports: list[dict[str, Any]]
+) -> None:
+    with pytest.raises(Reached):
+        tune.tune(run)
+    tune._trial({"trial": 0}, planned_of(run), "held_out_loss")
+    assert reports[-1]["ended"] == "done"
+    before = contents(run.folder / "tune")
+    with pytest.raises(ConfigError, match=r"learning_rate: 0.01 -> 0.02\). To begin anew move .*/tune away") as refused:
+        tune.tune(search_of(run, 0.02))
+    assert "--redo" not in str(refused.value)
+    assert contents(run.folder / "tune") == before
+    with pytest.raises(Reached):
+        tune.tune(run)
+
+
+def test_a_half_done_trial_of_another_config_is_kept_if_it_has_checkpoints(run: RunConfig) -> None:
+    config, changed = search_of(run, 0.01, 0.02), search_of(run, 0.01, 0.03)
+    with pytest.raises(Reached):
+        tune.tune(config)
+    stage = tune.stage_of(planned_of(config)[1].config)
+    stage.begin()
+    with pytest.raises(Reached):
+        tune.tune(changed)
+    (stage.folder / "checkpoints" / "step-00000010").mkdir(parents=True)
+    with pytest.raises(ConfigError, match=r"step-00000010 with another config \(.*0.02 -> 0.03\). Set it back") as refused:
+        tune.tune(changed)
+    assert "--redo" not in str(refused.value)
+
+
+def test_shards_that_lie_elsewhere_need_no_prepare_in_the_run(
+    run: RunConfig, tmp_path: Path, reports: list[dict[str, Any]]
+) -> None:
+    second = run.model_copy(update={"run_dir": str(tmp_path / "second")})
+    with pytest.raises(StageError, match="raysl prepare"):
+        tune.tune(second)
+    fed = with_values(second, {"pretrain.feed.shards": str(run.folder / "prepare")})
+    with pytest.raises(Reached):
+        tune.tune(fed)
+    assert not (second.folder / "tune" / "trial-000" / "prepare").is_symlink()
+    tune._trial({"trial": 0}, planned_of(fed), "held_out_loss")
+    assert reports[-1]["ended"] == "done"
+
+
+@pytest.mark.parametrize("error", [StoreError("the store does not answer"), OSError("the disk is full")])
+def test_a_trial_that_cannot_begin_is_a_bad_trial(
+    run: RunConfig, reports: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def refuse(config: RunConfig) -> None:
+        raise error
+
+    monkeypatch.setattr(tune, "stage_of", refuse)
+    tune._trial({"trial": 0}, planned_of(run), "held_out_loss")
+    (said,) = reports
+    assert (said["step"], said["ended"]) == (25, str(error))
+    assert said["held_out_loss"] != said["held_out_loss"]
+
+
+def test_a_trial_that_never_reported_costs_the_others_nothing(run: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    good = {"held_out_loss": 1.0, "step": 25, "ended": "done"}
+    results = [
+        SimpleNamespace(config=None, metrics={}, error=RuntimeError("its worker died")),
+        SimpleNamespace(config={"trial": 1}, metrics=good, error=None),
+    ]
+    monkeypatch.setattr(tune.ray_tune, "Tuner", lambda *_, **__: SimpleNamespace(fit=lambda: results))
+    monkeypatch.setattr(tune.cluster, "connect", lambda: None)
+    monkeypatch.setattr(tune.cluster, "takes_gpus", lambda device: False)
+    result = tune.tune(search_of(run, 0.02, 0.01))
+    assert [(row[0], row[2], row[3]) for row in result.rows] == [(1, 1.0, "done"), (0, None, "failed")]
+    assert result.best.is_file()
+    assert len((run.folder / "tune" / "trials.jsonl").read_text().splitlines()) == 2
