@@ -32,8 +32,12 @@ def publish(folder: Path, manifest: Manifest, uri: str) -> None:
     if _said(f"{uri}/{MANIFEST}", found).get("files") == dict(manifest.files):
         say(f"prepare: copied already  {uri}")
         return
-    there = found if _said(f"{uri}/{COPYING}", found).get("content_hash") == manifest.content_hash else {}
+    goes_on = _said(f"{uri}/{COPYING}", found).get("content_hash") == manifest.content_hash
+    there = found if goes_on else {}
     stores.delete(f"{uri}/{MANIFEST}")
+    if not goes_on:  # files of an earlier copy and of equal size would count as sent, should this one be broken off
+        for name in found.keys() & manifest.files.keys():
+            stores.delete(f"{uri}/{name}")
     _send_json({"content_hash": manifest.content_hash}, f"{uri}/{COPYING}")
     left = [name for name in manifest.files if there.get(name) != (folder / name).stat().st_size]
     with Progress("prepare: copy", total=len(manifest.files), unit="files") as progress:

@@ -1,5 +1,6 @@
 """Prepared outputs in an object store: the same rows and facts as in the folder they were copied from."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,33 @@ def test_a_copy_that_was_cut_off_is_no_copy_and_goes_on(run: Path, monkeypatch: 
     assert {file.name for file in stores.find("s3://bucket/cut")} == {
         *manifest.files, "manifest.json", prepared_module.FACTS, prepared_module.STATISTICS,
     }  # fmt: skip
+
+
+def test_a_copy_broken_off_over_an_earlier_one_takes_none_of_its_files(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pixels of another resize have the same number of bytes."""
+    send(run, "s3://bucket/again")
+    other = tmp_path / "other"
+    shutil.copytree(run, other)
+    name = "documents/part-00000.parquet"
+    changed = (run / "prepare" / name).read_bytes()[:-1] + b"x"
+    (other / "prepare" / name).write_bytes(changed)
+    Stage(other, "prepare", {}, {}).finish({}, {}, hash_folder(other / "prepare", keep=not_manifest))
+
+    whole = transfer.send
+
+    def break_off(path: Path, uri: str) -> None:
+        if not uri.endswith("copying.json"):
+            raise KeyboardInterrupt
+        whole(path, uri)
+
+    monkeypatch.setattr(publish_module.transfer, "send", break_off)
+    with pytest.raises(KeyboardInterrupt):
+        send(other, "s3://bucket/again")
+    monkeypatch.undo()
+    send(other, "s3://bucket/again")
+    assert transfer.read(f"s3://bucket/again/{name}") == changed
 
 
 def test_other_bytes_than_the_manifest_names_are_refused(run: Path, tmp_path: Path) -> None:
