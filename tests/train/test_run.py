@@ -16,8 +16,9 @@ from safetensors.torch import load_file
 
 from raysl import cluster, stage
 from raysl.errors import ConfigError, TrainingError
+from raysl.models import load
 from raysl.run_config import RunConfig
-from raysl.train import own_cluster, run
+from raysl.train import own_cluster, run, start
 from raysl.train.pretrain import pretrain
 from tests.tiny_run import make_documents, make_run
 from tests.token_shards import random_documents, write_shards
@@ -105,13 +106,13 @@ def test_paths_in_the_yaml_are_those_of_the_command_on_workers_too(
     ray_cluster: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ray gives a worker a current folder of its own."""
-    first = config_of(ray_cluster / "first", max_steps=5)
-    pretrain(first)
     labelled = [{"text": text, "label": label} for text, label in make_documents(12, seed=3)]
     (ray_cluster / "labelled.jsonl").write_text("\n".join(map(json.dumps, labelled)))
     monkeypatch.chdir(ray_cluster)
     source = {"type": "files", "path": "labelled.jsonl", "label_column": "label"}
-    config = config_of(ray_cluster / "second", max_steps=5, init_from="first/pretrain/export", probe={"source": source})
+    config = config_of(ray_cluster / "started", max_steps=5, init_from="weights", probe={"source": source})
+    encoder = load.build(config.training.model, 400)
+    start.export(encoder, ray_cluster / "weights", config.folder / "prepare" / "tokenizer.json")
     assert pretrain(config).metrics["knn_rows"] == 12
 
 
