@@ -31,7 +31,6 @@ ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # it would end a search at Ctrl-C as if it were done
 }
 
 FOR_WORKERS = {"MALLOC_ARENA_MAX": "1"}

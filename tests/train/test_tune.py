@@ -1,11 +1,7 @@
 """`raysl tune` on a tiny prepared run: trials share what `prepare` made, and the best YAML can be run."""
 
 import json
-import os
-import signal
-import time
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
@@ -56,22 +52,6 @@ def test_a_search_finds_the_rate_that_learns_and_leaves_a_yaml_of_it(ray_cluster
     again = tune(config)
     assert [row[2] for row in again.rows] == [row[2] for row in result.rows]
     assert again.rows[0][3] == "done before"
-
-
-def test_an_interrupt_ends_the_search_and_is_no_result(ray_cluster: Path) -> None:
-    config = make_search(ray_cluster / "stopped", 100_000, 50_000, search={RATE: {"grid": [0.01, 0.02]}}, max_concurrent=1)
-    began = config.folder / "tune" / "trial-000" / "metrics.jsonl"
-    Thread(target=interrupt, args=(began,), daemon=True).start()
-    with pytest.raises(KeyboardInterrupt):
-        tune(config)
-    assert not (config.folder / "tune" / "best.yaml").exists()
-
-
-def interrupt(moment: Path) -> None:
-    """Ctrl-C in the main thread, once a file is there."""
-    while not moment.exists():
-        time.sleep(0.01)
-    os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_asha_lets_the_best_trial_end(ray_cluster: Path) -> None:
