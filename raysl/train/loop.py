@@ -33,6 +33,9 @@ from raysl.train.world import STAYS, World, autocast, resolve_precision
 VARYING = {"borders", "hidden"}
 """Tensors of a batch whose length differs from step to step: documents, hidden words."""
 
+NOTICE_S = 5.0
+"""Seconds between two looks for a notice: clouds give 30 to 120 s of it, and a checkpoint needs its share."""
+
 Report = Callable[[dict[str, Any]], None]
 
 
@@ -69,6 +72,7 @@ class Trainer:
         self.watch = Watch(config.health, config.optimizer.learning_rate)
         self._best: float | None = None
         self._saved, self._told = -1, STAYS
+        self._look_every = 1
         self._resume()
         self.parallel = self._parallel()
 
@@ -101,12 +105,14 @@ class Trainer:
                 self.step += 1
                 self.meter.step(rows.units)
                 self.record(self.step, rows.numbers.tolist())
-                leaving = self._log(metrics) if self._due(config.log_every_steps) else STAYS
+                if self._due(config.log_every_steps):
+                    self._log(metrics)
                 evaluates, saves = self._due(config.evaluate_every_steps), self._due(config.checkpoint.every_steps)
                 if (evaluates or saves) and not self._due(config.log_every_steps):
                     self._check_numbers(metrics)
                 if evaluates:
                     last = self._evaluate()
+                leaving = self._notice() if self._due(self._look_every) else STAYS
                 if saves or leaving:
                     self._save()
                 if leaving:
@@ -161,18 +167,22 @@ class Trainer:
             nn.utils.clip_grads_with_norm_(self.parameters, limit, norm)
         return norm
 
-    def _log(self, metrics: Mapping[str, Tensor]) -> int:
-        """Reports the numbers of this step and the speed since the last; returns whether a rank has been told to leave."""
-        window = self.meter.read()
+    def _notice(self) -> int:
+        """What a rank has been told since the last look; the same on all ranks, which look at the same steps."""
         told = self.world.leaving()
+        news = self.world.sums({"leaving": float(told if told != self._told else STAYS)})
+        self._told = told
+        return int(news["leaving"])
+
+    def _log(self, metrics: Mapping[str, Tensor]) -> None:
+        """Reports the numbers of this step and the speed since the last one."""
+        window = self.meter.read()
         sums = self.world.sums({
             **{name: float(value) for name, value in metrics.items()}, "units": window.units,
             "data_wait": window.data_wait / self.world.size, "seconds": window.seconds / self.world.size,
-            "leaving": float(told if told != self._told else STAYS),
         })  # fmt: skip
-        self._told = told
-        leaving, units = int(sums.pop("leaving")), sums.pop("units")
-        data_wait, seconds = sums.pop("data_wait"), sums.pop("seconds")
+        units, data_wait, seconds = (sums.pop(name) for name in ("units", "data_wait", "seconds"))
+        self._look_every = max(1, min(self.config.log_every_steps, int(NOTICE_S * window.steps / seconds)))
         self.watch.numbers(self.step, sums)
         self.report({
             "step": self.step, **sums, "rows_per_second": window.steps * self.config.global_batch_size / window.seconds,
@@ -180,7 +190,6 @@ class Trainer:
             "seconds_left": self.meter.seconds_left(self.config.max_steps - self.step),
         })  # fmt: skip
         self.watch.data_wait(self.step, data_wait, seconds)
-        return leaving
 
     def _check_numbers(self, metrics: Mapping[str, Tensor]) -> None:
         """Weights that are no numbers are neither evaluated nor saved."""

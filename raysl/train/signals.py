@@ -1,4 +1,4 @@
-"""SIGTERM means "you will be killed soon": the loop hears of it at its next logged step and saves first."""
+"""SIGTERM means "you will be killed soon": the loop hears of it within seconds and saves first."""
 
 import signal
 import threading

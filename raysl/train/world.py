@@ -21,7 +21,7 @@ class World:
     size: int
     device: torch.device
     leaving: Callable[[], int] = lambda: STAYS
-    """STAYS, NODE_LEAVES or MUST_END, asked at every logged step."""
+    """STAYS, NODE_LEAVES or MUST_END, asked every few seconds."""
 
     def total(self, values: Tensor) -> Tensor:
         """Sum over all ranks; a new tensor."""

@@ -10,67 +10,19 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from raysl import checkpoint
 from raysl.data.shards import TokenRows
-from raysl.errors import ConfigError, TrainingError
-from raysl.models.config import BertConfig, GptConfig
-from raysl.models.text import Bert, Gpt
-from raysl.objectives.bert import Bert as BertObjective
-from raysl.objectives.config import BertConfig as BertObjectiveConfig
-from raysl.objectives.config import ContrastiveTextConfig
-from raysl.objectives.config import GptConfig as GptObjectiveConfig
-from raysl.objectives.contrastive_text import ContrastiveText
-from raysl.objectives.gpt import Gpt as GptObjective
 from raysl.train import record
 from raysl.train.batches import StepBatches, uniform_for
-from raysl.train.config import PretrainConfig
 from raysl.train.loop import Trainer
 from raysl.train.optimizers import rate_share
 from raysl.train.record import RowRecord
-from raysl.train.world import MUST_END, NODE_LEAVES, STAYS, World, single
-from tests.token_shards import random_documents, write_shards
-
-VOCAB = 50
+from raysl.train.world import World, single
+from tests.loop_runs import config_of, loop_shards, objective_of, trainer_of, weights
 
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    documents = random_documents(97, vocab_size=VOCAB)
-    return write_shards(tmp_path_factory.mktemp("shards"), [documents[:50], documents[50:]])
-
-
-def objective_of(kind: str, dropout: float = 0.0):
-    torch.manual_seed(7)
-    size = {"width": 16, "num_heads": 2, "num_layers": 1, "context_length": 16, "dropout": dropout}
-    if kind == "gpt":
-        return GptObjective(GptObjectiveConfig(), Gpt(GptConfig(**size), VOCAB))
-    if kind == "bert":
-        return BertObjective(BertObjectiveConfig(), Bert(BertConfig(**size), VOCAB))
-    return ContrastiveText(ContrastiveTextConfig(span_length=8), Bert(BertConfig(**size), VOCAB))
-
-
-def config_of(kind: str, **settings: object) -> PretrainConfig:
-    model = "gpt" if kind == "gpt" else "bert"
-    defaults = {
-        "max_steps": 6,
-        "global_batch_size": 12,
-        "precision": "fp32",
-        "log_every_steps": 1,
-        "evaluate_every_steps": 100,
-    }
-    return PretrainConfig.model_validate({"objective": kind, "model": model, **defaults, **settings})
-
-
-def trainer_of(
-    shards: Path, kind: str, config: PretrainConfig, world: World, dropout: float = 0.0, **more: object
-) -> Trainer:
-    objective = objective_of(kind, dropout)
-    rows = TokenRows(shards, objective.row_kind, objective.row_length, objective.min_tokens)
-    return Trainer(objective, rows, None, config, seed=3, world=world, **more)
-
-
-def weights(trainer: Trainer) -> torch.Tensor:
-    return torch.cat([p.detach().flatten().double() for p in trainer.objective.parameters()])
+    return loop_shards(tmp_path_factory.mktemp("shards"))
 
 
 @pytest.mark.parametrize("kind", ["gpt", "bert", "contrastive_text"])
@@ -383,84 +335,3 @@ def _stop_at(step: int):
             raise KeyboardInterrupt
 
     return report
-
-
-def test_a_loss_that_is_no_number_stops_and_names_the_key(shards: Path) -> None:
-    trainer = trainer_of(shards, "bert", config_of("bert", max_steps=3), single("cpu"))
-    with torch.no_grad():
-        trainer.objective.encoder.tokens.weight[:] = float("nan")
-    with pytest.raises(TrainingError, match=r"pretrain\.optimizer\.learning_rate"):
-        trainer.run()
-
-
-def spoil_at(trainer: Trainer, step: int) -> None:
-    """After this step the weights are no numbers."""
-
-    def spoil(done: int, numbers: Sequence[int]) -> None:
-        if done == step:
-            with torch.no_grad():
-                trainer.objective.encoder.tokens.weight[:] = float("nan")
-
-    trainer.record = spoil
-
-
-def test_weights_that_are_no_numbers_are_not_saved_between_logged_steps(shards: Path, tmp_path: Path) -> None:
-    config = config_of("bert", log_every_steps=100, checkpoint={"every_steps": 3})
-    trainer = trainer_of(shards, "bert", config, single("cpu"), checkpoints=tmp_path)
-    spoil_at(trainer, 2)
-    with pytest.raises(TrainingError, match=r"no number at step 3\. Lower pretrain\.optimizer\.learning_rate"):
-        trainer.run()
-    assert checkpoint.latest(tmp_path) is None
-
-
-def test_an_evaluation_of_weights_that_are_no_numbers_names_the_key(shards: Path) -> None:
-    trainer = trainer_of(shards, "bert", config_of("bert", evaluate_every_steps=2), single("cpu"))
-    trainer.held_out = TokenRows(shards, "packed", 16)
-    spoil_at(trainer, 2)
-    with pytest.raises(TrainingError, match=r"no number at step 2\. Lower pretrain\.optimizer\.learning_rate"):
-        trainer.run()
-
-
-def test_the_best_by_a_probe_without_labels_is_refused(shards: Path) -> None:
-    with pytest.raises(ConfigError, match=r"best_by=knn_accuracy needs labels.*pretrain\.probe\.source"):
-        trainer_of(shards, "bert", config_of("bert", checkpoint={"best_by": "knn_accuracy"}), single("cpu"))
-
-
-def test_the_saved_model_is_the_average_and_the_best_where_asked(shards: Path, tmp_path: Path) -> None:
-    held_out = TokenRows(shards, "packed", 16)
-    settings = {"max_steps": 8, "evaluate_every_steps": 2, "checkpoint": {"every_steps": 8, "save_model": "best"}}
-    trainer = trainer_of(shards, "bert", config_of("bert", ema_decay=0.9, **settings), single("cpu"))
-    trainer.held_out, trainer.checkpoints = held_out, tmp_path
-    losses: dict[int, float] = {}
-    trainer.report = lambda m: losses.__setitem__(m["step"], m["held_out_loss"]) if "held_out_loss" in m else None
-    trainer.run()
-    best = checkpoint.best(tmp_path)
-    assert best is not None
-    assert best.step == min(losses, key=losses.__getitem__)
-    kept = checkpoint.load(best, torch.device("cpu"))["average"]
-    assert all(torch.equal(kept[name], value) for name, value in trainer.objective.state_dict().items())
-    assert trainer.measure()["held_out_loss"] == pytest.approx(losses[best.step])
-
-
-def test_a_notice_saves_at_the_next_logged_step_and_sigterm_ends_the_process(shards: Path, tmp_path: Path) -> None:
-    told = {"now": STAYS}
-    world = World(0, 1, torch.device("cpu"), lambda: told["now"])
-    config = config_of("bert", max_steps=9, checkpoint={"every_steps": 100}, log_every_steps=2)
-    trainer = trainer_of(shards, "bert", config, world, checkpoints=tmp_path)
-
-    def tell(metrics: dict[str, float]) -> None:
-        told["now"] = {2: NODE_LEAVES, 6: MUST_END}.get(int(metrics["step"]), told["now"])
-
-    trainer.report = tell
-    with pytest.raises(SystemExit):
-        trainer.run()
-    assert [c.step for c in checkpoint.list_all(tmp_path)] == [4, 8]
-
-
-def test_a_collapsed_encoder_stops_the_run_and_names_the_key(shards: Path) -> None:
-    config = config_of("bert", max_steps=9, evaluate_every_steps=1, health={"patience": 2})
-    trainer = trainer_of(shards, "bert", config, single("cpu"))
-    trainer.held_out = TokenRows(shards, "packed", 16)
-    trainer.objective.embed = lambda inputs: torch.ones(len(inputs), 16) / 4  # type: ignore[method-assign]
-    with pytest.raises(TrainingError, match=r"Embeddings have collapsed: at step 2 .*pretrain\.health\.patience"):
-        trainer.run()

@@ -88,7 +88,6 @@ def test_a_worker_that_is_told_to_end_saves_first(ray_cluster: Path) -> None:
     starts = starts_of(told, signal.SIGTERM, told.folder / "metrics.jsonl")
     assert starts[0] == 0
     assert 0 < starts[-1] < 600
-    assert starts[-1] % told.training.log_every_steps == 0
 
 
 def starts_of(config: RunConfig, how: signal.Signals, moment: Path) -> list[int]:

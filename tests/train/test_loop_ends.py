@@ -1,0 +1,113 @@
+"""How a run of the loop ends: numbers that are none, notices, a collapse; and which weights it keeps."""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+import torch
+
+from raysl import checkpoint
+from raysl.data.shards import TokenRows
+from raysl.errors import ConfigError, TrainingError
+from raysl.train import loop
+from raysl.train.loop import Trainer
+from raysl.train.world import MUST_END, NODE_LEAVES, STAYS, World, single
+from tests.loop_runs import config_of, loop_shards, trainer_of
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return loop_shards(tmp_path_factory.mktemp("shards"))
+
+
+def test_a_loss_that_is_no_number_stops_and_names_the_key(shards: Path) -> None:
+    trainer = trainer_of(shards, "bert", config_of("bert", max_steps=3), single("cpu"))
+    with torch.no_grad():
+        trainer.objective.encoder.tokens.weight[:] = float("nan")
+    with pytest.raises(TrainingError, match=r"pretrain\.optimizer\.learning_rate"):
+        trainer.run()
+
+
+def spoil_at(trainer: Trainer, step: int) -> None:
+    """After this step the weights are no numbers."""
+
+    def spoil(done: int, numbers: Sequence[int]) -> None:
+        if done == step:
+            with torch.no_grad():
+                trainer.objective.encoder.tokens.weight[:] = float("nan")
+
+    trainer.record = spoil
+
+
+def test_weights_that_are_no_numbers_are_not_saved_between_logged_steps(shards: Path, tmp_path: Path) -> None:
+    config = config_of("bert", log_every_steps=100, checkpoint={"every_steps": 3})
+    trainer = trainer_of(shards, "bert", config, single("cpu"), checkpoints=tmp_path)
+    spoil_at(trainer, 2)
+    with pytest.raises(TrainingError, match=r"no number at step 3\. Lower pretrain\.optimizer\.learning_rate"):
+        trainer.run()
+    assert checkpoint.latest(tmp_path) is None
+
+
+def test_an_evaluation_of_weights_that_are_no_numbers_names_the_key(shards: Path) -> None:
+    trainer = trainer_of(shards, "bert", config_of("bert", evaluate_every_steps=2), single("cpu"))
+    trainer.held_out = TokenRows(shards, "packed", 16)
+    spoil_at(trainer, 2)
+    with pytest.raises(TrainingError, match=r"no number at step 2\. Lower pretrain\.optimizer\.learning_rate"):
+        trainer.run()
+
+
+def test_the_best_by_a_probe_without_labels_is_refused(shards: Path) -> None:
+    with pytest.raises(ConfigError, match=r"best_by=knn_accuracy needs labels.*pretrain\.probe\.source"):
+        trainer_of(shards, "bert", config_of("bert", checkpoint={"best_by": "knn_accuracy"}), single("cpu"))
+
+
+def test_the_saved_model_is_the_average_and_the_best_where_asked(shards: Path, tmp_path: Path) -> None:
+    held_out = TokenRows(shards, "packed", 16)
+    settings = {"max_steps": 8, "evaluate_every_steps": 2, "checkpoint": {"every_steps": 8, "save_model": "best"}}
+    trainer = trainer_of(shards, "bert", config_of("bert", ema_decay=0.9, **settings), single("cpu"))
+    trainer.held_out, trainer.checkpoints = held_out, tmp_path
+    losses: dict[int, float] = {}
+    trainer.report = lambda m: losses.__setitem__(m["step"], m["held_out_loss"]) if "held_out_loss" in m else None
+    trainer.run()
+    best = checkpoint.best(tmp_path)
+    assert best is not None
+    assert best.step == min(losses, key=losses.__getitem__)
+    kept = checkpoint.load(best, torch.device("cpu"))["average"]
+    assert all(torch.equal(kept[name], value) for name, value in trainer.objective.state_dict().items())
+    assert trainer.measure()["held_out_loss"] == pytest.approx(losses[best.step])
+
+
+def told_at(shards: Path, folder: Path, notices: dict[int, int], **settings: object) -> list[int]:
+    """Steps of the checkpoints of a run that is told of its end at some steps; none is due before the last one."""
+    told = {"now": STAYS}
+    world = World(0, 1, torch.device("cpu"), lambda: told["now"])
+    config = config_of("bert", max_steps=9, checkpoint={"every_steps": 100}, **settings)
+    trainer = trainer_of(shards, "bert", config, world, checkpoints=folder)
+    trainer.record = lambda step, rows: told.update(now=notices.get(step, told["now"]))
+    with pytest.raises(SystemExit) if MUST_END in notices.values() else nullcontext():
+        trainer.run()
+    return [found.step for found in checkpoint.list_all(folder)]
+
+
+def test_a_notice_saves_at_once_and_sigterm_ends_the_process(shards: Path, tmp_path: Path) -> None:
+    assert told_at(shards, tmp_path, {3: NODE_LEAVES, 7: MUST_END}, log_every_steps=100) == [3, 7]
+
+
+def test_short_steps_are_not_held_up_by_looking_for_a_notice(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between logged steps the ranks ask each other every few seconds, as the speed of the last window has it."""
+    monkeypatch.setattr(loop, "NOTICE_S", 1e6)
+    assert told_at(shards, tmp_path / "seldom", {3: NODE_LEAVES, 5: MUST_END}, log_every_steps=2) == [4, 6]
+    monkeypatch.setattr(loop, "NOTICE_S", 1e-6)
+    assert told_at(shards, tmp_path / "often", {3: NODE_LEAVES, 5: MUST_END}, log_every_steps=2) == [3, 5]
+
+
+def test_a_collapsed_encoder_stops_the_run_and_names_the_key(shards: Path) -> None:
+    config = config_of("bert", max_steps=9, evaluate_every_steps=1, health={"patience": 2})
+    trainer = trainer_of(shards, "bert", config, single("cpu"))
+    trainer.held_out = TokenRows(shards, "packed", 16)
+    trainer.objective.embed = lambda inputs: torch.ones(len(inputs), 16) / 4  # type: ignore[method-assign]
+    with pytest.raises(TrainingError, match=r"Embeddings have collapsed: at step 2 .*pretrain\.health\.patience"):
+        trainer.run()
