@@ -105,14 +105,15 @@ class Trainer:
                 self.step += 1
                 self.meter.step(rows.units)
                 self.record(self.step, rows.numbers.tolist())
-                if self._due(config.log_every_steps):
+                leaving = self._notice() if self._due(self._look_every) else STAYS
+                logs, saves = self._due(config.log_every_steps), self._due(config.checkpoint.every_steps)
+                evaluates = self._due(config.evaluate_every_steps)
+                if logs:
                     self._log(metrics)
-                evaluates, saves = self._due(config.evaluate_every_steps), self._due(config.checkpoint.every_steps)
-                if (evaluates or saves) and not self._due(config.log_every_steps):
+                elif evaluates or saves or leaving:
                     self._check_numbers(metrics)
                 if evaluates:
-                    last = self._evaluate()
-                leaving = self._notice() if self._due(self._look_every) else STAYS
+                    last = {} if leaving else self._evaluate()  # there may be no time for it
                 if saves or leaving:
                     self._save()
                 if leaving:

@@ -94,6 +94,17 @@ def test_a_notice_saves_at_once_and_sigterm_ends_the_process(shards: Path, tmp_p
     assert told_at(shards, tmp_path, {3: NODE_LEAVES, 7: MUST_END}, log_every_steps=100) == [3, 7]
 
 
+def test_what_a_notice_saves_are_numbers_and_it_waits_for_no_evaluation(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Trainer, "_evaluate", lambda trainer: pytest.fail("it was evaluated first"))
+    assert told_at(shards, tmp_path / "good", {4: MUST_END}, log_every_steps=100, evaluate_every_steps=4) == [4]
+    monkeypatch.setattr(Trainer, "measure", lambda trainer: {})
+    with pytest.raises(TrainingError, match="no number at step 4"):
+        told_at(shards, tmp_path / "bad", {4: MUST_END}, log_every_steps=100, optimizer={"learning_rate": 1e30})
+    assert checkpoint.latest(tmp_path / "bad") is None
+
+
 def test_short_steps_are_not_held_up_by_looking_for_a_notice(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
