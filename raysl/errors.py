@@ -7,6 +7,7 @@ RayslError                exit code 2, one message, no traceback
 │   └── StoreError        an object store that does not answer; a later attempt may succeed
 ├── StageError            a stage that needs another stage first
 ├── TrainingError         a run that cannot go on (NaN, collapse, starvation)
+├── RankError             what one rank of several met while the others trained; a later attempt may succeed
 ├── BundleError           a bundle that is cut off, altered or fails its parity check
 └── ServeError            a port in use, an app that did not come up
 """
@@ -38,6 +39,10 @@ class StageError(RayslError):
 
 class TrainingError(RayslError):
     """Training stopped itself; the message says which key to change."""
+
+
+class RankError(RayslError):
+    """One rank of several met a mistake while the others trained on; all have to start again."""
 
 
 class BundleError(RayslError):

@@ -17,7 +17,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from raysl import cluster, errors, storage
 from raysl.data import decode_tasks
 from raysl.data.prepared import ENCODED, IN_PROCESS, Prepared
-from raysl.errors import ConfigError, RayslError, StoreError, TrainingError
+from raysl.errors import ConfigError, RankError, RayslError, StoreError, TrainingError
 from raysl.run_config import RunConfig
 from raysl.train import signals
 from raysl.train.config import PretrainConfig
@@ -55,9 +55,9 @@ def _worker(config: dict[str, Any]) -> dict[str, Any]:
         world = World(context.get_world_rank(), context.get_world_size(), device, leaving)
         decoder = IN_PROCESS if work.decodings is None else decode_tasks.decoder(*work.decodings)
         return train_rank(work.job, world, decoder=decoder)
-    except StoreError:
-        raise  # it may meet one rank alone, and the store may be back at the next start
-    except RayslError as error:  # every rank meets it, and another start would too: hand it over instead of dying
+    except (StoreError, RankError):
+        raise  # another start may succeed, and ranks that wait for this one are ended
+    except RayslError as error:  # every rank has it, and another start would too: hand it over instead of dying
         return {"mistake": (type(error).__name__, str(error))}
     finally:
         signals.over()

@@ -27,6 +27,7 @@ from raysl.train import start
 from raysl.train.labels import labelled_rows
 from raysl.train.loop import Trainer
 from raysl.train.memory import keep_freed_memory
+from raysl.train.mistakes import ends_the_group, met_by_all
 from raysl.train.record import RowRecord
 from raysl.train.reporting import note_of, reporting
 from raysl.train.signals import asked_to_end, listen
@@ -84,19 +85,22 @@ def train_rank(
     job: TrainJob, world: World, hear: Callable[[dict[str, Any]], object] = lambda _: None, decoder: Decoder = IN_PROCESS
 ) -> dict[str, Any]:
     """Trains this rank to the end; rank 0 writes metrics.jsonl and the model, and returns the last metrics."""
-    config, prepared = job.config, Prepared.of(job.config, decoder)
+    config = job.config
     if world.device.type == "cpu":
         torch.set_num_threads(1)  # two threads on two busy cores are many times slower than one
         keep_freed_memory()
-    objective = build_objective(config, prepared)
-    rows, held_out = (open_rows(prepared, split, objective) for split in ("train", "validation"))
+    with met_by_all(world):  # a path that one node does not have
+        prepared = Prepared.of(config, decoder)
+        objective = build_objective(config, prepared)
+        rows, held_out = (open_rows(prepared, split, objective) for split in ("train", "validation"))
+        labelled = labelled_rows(config, prepared, objective)
     trainer = Trainer(
         objective, rows, held_out, config.training, config.seed, world,
-        checkpoints=config.folder / PRETRAIN / "checkpoints", labelled=labelled_rows(config, prepared, objective),
+        checkpoints=config.folder / PRETRAIN / "checkpoints", labelled=labelled,
     )  # fmt: skip
     if config.training.record_rows:
         trainer.record = RowRecord(config.folder / PRETRAIN / "rows", trainer.step, world.rank, world.size)
-    with reporting(config, trainer, hear):
+    with reporting(config, trainer, hear), ends_the_group(world):
         last = trainer.run()
     if world.rank == 0:
         description = models.describe(
