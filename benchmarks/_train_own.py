@@ -26,9 +26,10 @@ from raysl.catalog import OBJECTIVES
 from raysl.data.config import TokenizerConfig
 from raysl.data.prints import write_prints
 from raysl.data.shards import TokenRows
-from raysl.data.tokens import SPECIAL_TOKENS, tokenize, train_tokenizer
+from raysl.data.tokens import tokenize, train_tokenizer
 from raysl.models import load
 from raysl.objectives.base import Objective
+from raysl.schema import SPECIAL_TOKENS
 from raysl.train.config import PretrainConfig
 from raysl.train.loop import Report, Trainer
 from raysl.train.memory import keep_freed_memory

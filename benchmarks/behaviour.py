@@ -15,8 +15,8 @@ from benchmarks import Figure
 from raysl import cluster, run_config, storage
 from raysl.data.pipeline import prepare
 from raysl.data.shards import open_shard
-from raysl.data.tokens import SPECIAL_TOKENS
 from raysl.models.load import load_encoder
+from raysl.schema import SPECIAL_TOKENS
 from raysl.train.session import TrainJob, train_rank
 from raysl.train.world import single
 

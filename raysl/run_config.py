@@ -87,6 +87,17 @@ class RunConfig(Config):
             raise ValueError(f"finetune.augment is for images, not for {modality}; leave it out")
         return self
 
+    @model_validator(mode="after")
+    def _titles_to_view(self) -> "RunConfig":
+        if self.pretrain is not None and getattr(self.pretrain.objective, "views", None) == "title":
+            source = self.prepare.source
+            if getattr(source, "title_column", None) is None and not self.pretrain.feed.shards:
+                raise ValueError(
+                    f"pretrain.objective.views=title needs titles, and source '{source.type}' yields none. "
+                    f"Set prepare.source.title_column (source 'files'), or use views=spans"
+                )
+        return self
+
     @field_validator("name")
     @classmethod
     def _plain_name(cls, name: str) -> str:

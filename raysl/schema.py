@@ -7,10 +7,14 @@ TEXT = "text"
 LABEL = "label"
 SPLIT = "split"
 CLUSTER = "cluster"
-TOKENS = "tokens"
+TOKENS, TITLE_TOKENS = "tokens", "title_tokens"
 PIXELS = "pixels"
 ENCODED = "encoded"
 USER, ITEM, TIME, GROUP = "user", "item", "time", "group"
+
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+"""Ids 0 to 4 of every vocabulary."""
+UNKNOWN, SEPARATOR = SPECIAL_TOKENS.index("[UNK]"), SPECIAL_TOKENS.index("[SEP]")
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 SPLITS = (TRAIN, VALIDATION, TEST)
@@ -25,6 +29,9 @@ DOCUMENT = pa.schema(
 
 TOKENIZED = pa.schema([(ID, pa.string()), (LABEL, pa.string()), (TOKENS, pa.list_(pa.int32()))])
 """A row of a token shard (Arrow IPC, one record batch): its values buffer read end to end is the packed text."""
+
+TITLED = TOKENIZED.append(pa.field(TITLE_TOKENS, pa.int32()))
+"""The same where documents have titles: how many of the tokens, from the first on, are the title's; 0: it has none."""
 
 REMOVED = pa.schema([(ID, pa.string()), ("reason", pa.string()), ("kept_id", pa.string()), ("jaccard", pa.float64())])
 """A row of removed.parquet: why a document went, and for duplicates which kept document stands for it."""

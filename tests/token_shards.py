@@ -10,13 +10,16 @@ from raysl import schema
 from raysl.models.text import SEP
 
 
-def write_shards(folder: Path, shards: Sequence[Sequence[Sequence[int]]]) -> Path:
-    """One file for each list of documents; the closing [SEP] is added."""
+def write_shards(
+    folder: Path, shards: Sequence[Sequence[Sequence[int]]], titles: Sequence[Sequence[int]] | None = None
+) -> Path:
+    """One file for each list of documents; the closing [SEP] is added. `titles`: tokens of each document's title."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, documents in enumerate(shards):
         tokens = [[*document, SEP] for document in documents]
         names = [f"{number}-{place}" for place in range(len(tokens))]
-        batch = pa.record_batch([names, [None] * len(tokens), tokens], schema=schema.TOKENIZED)
+        columns = [names, [None] * len(tokens), tokens, *([] if titles is None else [titles[number]])]
+        batch = pa.record_batch(columns, schema=schema.TOKENIZED if titles is None else schema.TITLED)
         with (
             pa.OSFile(str(folder / f"shard-{number:05d}.arrow"), "wb") as sink,
             pa.ipc.new_file(sink, batch.schema) as writer,

@@ -16,9 +16,8 @@ from raysl.data.items import ITEMS
 from raysl.data.prepare_report import REPORT, as_example, summed
 from raysl.data.shards import open_shard
 from raysl.data.times import iso_of
-from raysl.data.tokens import SPECIAL_TOKENS, UNKNOWN
 from raysl.errors import DataError
-from raysl.schema import SPLITS, TRAIN, VALIDATION
+from raysl.schema import SPECIAL_TOKENS, SPLITS, TRAIN, UNKNOWN, VALIDATION
 
 
 def write(folder: Path, units: Sequence[Path], ordered: Sequence[Path], cuts: tuple[int, int], seed: int,

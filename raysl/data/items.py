@@ -17,9 +17,8 @@ from raysl.data.events import EVENTS
 from raysl.data.ordering import trained_on
 from raysl.data.prints import mapped
 from raysl.data.times import iso_of
-from raysl.data.tokens import SPECIAL_TOKENS, UNKNOWN
 from raysl.errors import DataError
-from raysl.schema import CATALOGUE, ITEM, TEXT
+from raysl.schema import CATALOGUE, ITEM, SPECIAL_TOKENS, TEXT, UNKNOWN
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

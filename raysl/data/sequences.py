@@ -21,8 +21,21 @@ from raysl.data.filters.base import Examples
 from raysl.data.items import ITEMS
 from raysl.data.ordering import named
 from raysl.data.prints import mapped, write_prints
-from raysl.data.tokens import SEPARATOR, SPECIAL_TOKENS, UNKNOWN
-from raysl.schema import GROUP, HELD_OUT, ID, ITEM, LABEL, SPLITS, TIME, TOKENIZED, TOKENS, USER
+from raysl.schema import (
+    GROUP,
+    HELD_OUT,
+    ID,
+    ITEM,
+    LABEL,
+    SEPARATOR,
+    SPECIAL_TOKENS,
+    SPLITS,
+    TIME,
+    TOKENIZED,
+    TOKENS,
+    UNKNOWN,
+    USER,
+)
 
 RARE = "rare_user"
 Ints = NDArray[np.int64]

@@ -18,7 +18,7 @@ from raysl.data.shard_facts import ShardFacts, mapped_batch
 from raysl.errors import DataError
 
 Tokens = npt.NDArray[np.int32]
-RowKind = Literal["packed", "documents"]
+RowKind = Literal["packed", "documents", "titled"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,8 @@ class Shard:
     batch: pa.RecordBatch
     values: Tokens
     offsets: npt.NDArray[np.int32]
+    title_tokens: npt.NDArray[np.int32] | None
+    """Of each document; None where `prepare` was told of no titles."""
 
     @property
     def num_documents(self) -> int:
@@ -37,14 +39,17 @@ class Shard:
 def open_shard(path: Path) -> Shard:
     batch = mapped_batch(path)
     column = batch.column(schema.TOKENS)
-    return Shard(batch, column.values.to_numpy(), column.offsets.to_numpy())
+    titled = schema.TITLE_TOKENS in batch.schema.names
+    titles = batch.column(schema.TITLE_TOKENS).to_numpy() if titled else None
+    return Shard(batch, column.values.to_numpy(), column.offsets.to_numpy(), titles)
 
 
 class TokenRows(Rows):
     """Rows of one split, numbered 0..len-1 over all shards.
 
     `packed` rows are windows of `length` tokens, every token in exactly one row (the last window of a shard may be
-    shorter). `documents` are whole documents of at least `min_tokens` tokens.
+    shorter). `documents` are whole documents of at least `min_tokens` tokens; `titled` are the same with a [SEP] between
+    title and body, where a document has a title.
     """
 
     def __init__(self, where: Path | Shards, kind: RowKind, length: int, min_tokens: int = 1) -> None:
@@ -71,6 +76,8 @@ class TokenRows(Rows):
 
     def _open(self, path: Path) -> Any:
         shard = open_shard(path)
+        if self.kind == "titled" and shard.title_tokens is None:
+            raise DataError(f"{path} holds no titles. Set prepare.source.title_column and run `raysl prepare --redo`.")
         chosen = None if self.kind == "packed" else np.flatnonzero(np.diff(shard.offsets) >= self.min_tokens)
         return shard, chosen
 
@@ -80,4 +87,7 @@ class TokenRows(Rows):
         if chosen is None:
             return mapped.values[place * self.length : (place + 1) * self.length]  # type: ignore[no-any-return]
         document = chosen[place]
-        return mapped.values[mapped.offsets[document] : mapped.offsets[document + 1]]  # type: ignore[no-any-return]
+        tokens: Tokens = mapped.values[mapped.offsets[document] : mapped.offsets[document + 1]]
+        if self.kind == "titled" and (size := int(mapped.title_tokens[document])):
+            return np.concatenate([tokens[:size], np.array([schema.SEPARATOR], np.int32), tokens[size:]])
+        return tokens

@@ -124,7 +124,8 @@ class TextRecipe(Recipe):
 
     def write_tokens(self) -> None:
         write_index_settings(self.folder / "dedup_index", PrintSettings.of(self.config.deduplicate))
-        writer = TokenWriter(self.folder)
+        titled = getattr(self.config.source, "title_column", None) is not None
+        writer = TokenWriter(self.folder, titled)
         calls = [(unit, self.plan_folder, number, tokens_done(unit)) for number, unit in enumerate(self.units)]
         left = [call for call in calls if not call[-1].is_file()]
         with self.step("tokenize", len(calls), len(left)) as step:

@@ -20,18 +20,31 @@ from raysl.data.config import TokenizerConfig
 from raysl.data.dedup import ROW
 from raysl.data.prints import mapped, write_prints
 from raysl.data.tokenizer_file import load_tokenizer
-from raysl.schema import CLUSTER, DOCUMENT, ID, LABEL, SPLIT, SPLITS, TEXT, TOKENIZED, TOKENS, TRAIN
+from raysl.schema import (
+    CLUSTER,
+    DOCUMENT,
+    ID,
+    LABEL,
+    SEPARATOR,
+    SPECIAL_TOKENS,
+    SPLIT,
+    SPLITS,
+    TEXT,
+    TITLE_TOKENS,
+    TITLED,
+    TOKENIZED,
+    TOKENS,
+    TRAIN,
+    UNKNOWN,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-"""Ids 0 to 4 of every vocabulary."""
 MARK = "\u2581"
 """Begins every word while the pieces of a WordPiece vocabulary are found."""
 MAX_ALPHABET = 1000
 """Characters of a WordPiece vocabulary at most, the most frequent ones; others are unknown."""
-UNKNOWN, SEPARATOR = SPECIAL_TOKENS.index("[UNK]"), SPECIAL_TOKENS.index("[SEP]")
 
 
 def train_tokenizer(texts: Iterator[str], config: TokenizerConfig) -> "Tokenizer":
@@ -134,6 +147,8 @@ class TokenWriter:
     """Writes what stays of one unit: documents, token shards of each split, index of prints. Pickled to the workers."""
 
     folder: Path
+    titled: bool = False
+    """Whether the first line of a document is its title."""
 
     def __call__(self, unit: Path, plan: Path, number: int, done: Path) -> dict[str, Any]:
         """Every file is whole or absent; `done` is written last and holds the counts."""
@@ -153,6 +168,9 @@ class TokenWriter:
         values = tokens.values.to_numpy()
         if len(own):
             table = pa.table({ID: own[ID], LABEL: own[LABEL], TOKENS: tokens}, schema=TOKENIZED)
+            if self.titled:
+                counts = title_tokens(own[TEXT].to_pylist(), tokens, tokenizer)
+                table = table.append_column(TITLED.field(TITLE_TOKENS), [counts])
             write_prints(table, self.folder / "tokens" / split / f"shard-{number:05d}.arrow")
         num_bytes = pc.sum(pc.binary_length(own[TEXT])).as_py() or 0
         return {"documents": len(own), "tokens": len(values), "bytes": num_bytes, "unknown": int((values == UNKNOWN).sum())}
@@ -163,6 +181,19 @@ class TokenWriter:
         for name in (ID, LABEL):
             prints = prints.set_column(prints.schema.get_field_index(name), name, part[name])
         write_prints(prints, self.folder / "dedup_index" / f"part-{number:05d}.arrow")
+
+
+def title_tokens(texts: Sequence[str], tokens: pa.ListArray, tokenizer: "Tokenizer") -> pa.Array:
+    """How many of each document's tokens its first line has; 0 where it has no other line.
+
+    A tokenizer that joins the end of a line with the next one leaves no place to part them: 0 too.
+    """
+    lines = [text.partition("\n") for text in texts]
+    encoded = tokenizer.encode_batch_fast([first if rest else "" for first, _, rest in lines], add_special_tokens=False)
+    values, offsets = tokens.values.to_numpy(), tokens.offsets.to_numpy()
+    starts = (values[start : start + len(one.ids)] for start, one in zip(offsets, encoded, strict=False))
+    counts = [len(one.ids) * (found.tolist() == one.ids) for found, one in zip(starts, encoded, strict=True)]
+    return pa.array(counts, pa.int32())
 
 
 def tokenize(texts: Sequence[str], tokenizer: "Tokenizer") -> pa.ListArray:

@@ -20,7 +20,7 @@ from raysl.models.encoder import Encoder
 from raysl.models.text import PAD
 
 Batch = dict[str, Tensor]
-RowKind = Literal["packed", "documents", "pixels"]
+RowKind = Literal["packed", "documents", "titled", "pixels"]
 Uniform = Callable[[int], npt.NDArray[np.float64]]
 """uniform(k) -> (rows, k) numbers in [0, 1): the same for a row whatever the number of workers."""
 
@@ -43,7 +43,7 @@ class Objective(nn.Module):
 
     unit: ClassVar[str] = "tokens"
     """What the speed of a run is counted in: tokens or images."""
-    row_kind: ClassVar[RowKind] = "packed"
+    row_kind: RowKind = "packed"
     splits_batch: ClassVar[bool] = True
     """Whether micro-batches add up to the same loss; contrastive losses see only their own negatives and do not."""
 

@@ -18,19 +18,21 @@ from raysl.objectives.base import Batch, Objective, StepOutput, Uniform, as_tens
 from raysl.objectives.config import ContrastiveTextConfig
 from raysl.objectives.contrast import nt_xent_sum
 from raysl.objectives.masking import hidden_places, mask_tokens
-from raysl.objectives.views import two_spans
+from raysl.objectives.views import title_and_span, two_spans
 
 
 class ContrastiveText(Objective):
     """Rows are whole documents; negatives are all other spans of the global batch."""
 
     Config = ContrastiveTextConfig
-    row_kind: ClassVar[RowKind] = "documents"
+    row_kind: RowKind = "documents"
     splits_batch: ClassVar[bool] = False
     encoder: TextEncoder
 
     def __init__(self, config: ContrastiveTextConfig, encoder: TextEncoder) -> None:
         super().__init__(config, encoder)
+        if config.views == "title":
+            self.row_kind = "titled"
         if isinstance(encoder, BertModel) and not config.hidden_words_weight:
             self.leave_out(encoder.head, encoder.head_norm, encoder.head_bias)
 
@@ -39,7 +41,8 @@ class ContrastiveText(Objective):
         return 2 * min(8, int(self.config.span_length))
 
     def collate(self, rows: Sequence[Tokens], uniform: Uniform) -> Batch:
-        first, second = two_spans(rows, self.config.span_length, uniform(3))
+        views = title_and_span if self.row_kind == "titled" else two_spans
+        first, second = views(rows, self.config.span_length, uniform(3))
         batch = as_tensors(first=first, second=second)
         if self.config.hidden_words_weight:
             share = self.config.hidden_words_rows

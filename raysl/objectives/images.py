@@ -18,7 +18,7 @@ class ImageObjective(Objective):
     """Base of `simclr` and `mae`."""
 
     unit: ClassVar[str] = "images"
-    row_kind: ClassVar[RowKind] = "pixels"
+    row_kind: RowKind = "pixels"
     encoder: VisionEncoder
 
     def __init__(self, config: Any, encoder: VisionEncoder) -> None:

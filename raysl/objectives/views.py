@@ -1,4 +1,4 @@
-"""Views of one document: two spans that do not overlap (DeCLUTR, Giorgi et al., 2021)."""
+"""Views of a document: two spans that do not overlap (DeCLUTR, Giorgi et al., 2021), or its title and a span of the rest."""
 
 from collections.abc import Sequence
 
@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from raysl.data.shards import Tokens
+from raysl.schema import SEPARATOR
 
 
 def two_spans(
@@ -26,4 +27,25 @@ def two_spans(
         if uniform[row, 2] < 0.5:
             left, right = right, left
         first[row, :size], second[row, :size] = left, right
+    return first, second
+
+
+def title_and_span(
+    documents: Sequence[Tokens], span_length: int, uniform: npt.NDArray[np.float64]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """The title of each document and a span of its body, in either order, each (documents, span_length), filled up with 0.
+
+    The first [SEP] ends the title; where it closes the document there is none, and the views are two spans. `uniform` as
+    for `two_spans`.
+    """
+    first, second = two_spans(documents, span_length, uniform)
+    for row, document in enumerate(documents):
+        end = int(np.argmax(document == SEPARATOR))
+        title, body = document[:end][:span_length], document[end + 1 :]
+        if not len(title) or not len(body):
+            continue
+        start = int(uniform[row, 0] * (max(len(body) - span_length, 0) + 1))
+        views = [title, body[start : start + span_length]]
+        for out, view in zip((first, second), views if uniform[row, 2] >= 0.5 else reversed(views), strict=True):
+            out[row] = np.pad(view, (0, span_length - len(view)))
     return first, second

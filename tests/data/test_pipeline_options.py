@@ -8,6 +8,9 @@ import pytest
 
 from raysl import storage
 from raysl.data.pipeline import prepare
+from raysl.data.shards import TokenRows
+from raysl.data.tokenizer_file import load_tokenizer
+from raysl.schema import SEPARATOR
 from tests.data.corpus import make_config, make_rows
 
 pytestmark = pytest.mark.ray
@@ -44,3 +47,19 @@ def test_redaction_decontamination_and_lists_are_counted(ray_cluster: Path) -> N
     assert storage.read_json(folder / "run" / "prepare" / "report.json")["redacted"] == {"email": 1}
     words.write_text("nothing")
     assert "listed_word" not in prepare(make_config(folder, **make)).counts["dropped"]
+
+
+def test_titles_are_known_in_the_shards(ray_cluster: Path) -> None:
+    folder = ray_cluster / "titles"
+    make_config(folder)  # writes a corpus
+    rows = [{"text": f"{row['text']}\nEnd.", "name": str(row["id"])} for row in make_rows()[:60]]
+    (folder / "titled.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    source = {"type": "files", "path": str(folder / "titled.jsonl"), "title_column": "name"}
+    config = make_config(folder, source=source)
+    prepare(config)
+    prepared = folder / "run" / "prepare"
+    tokenizer = load_tokenizer(prepared / "tokenizer.json")
+    found = TokenRows(prepared / "tokens" / "train", "titled", 64)
+    titles = [row[: row.tolist().index(SEPARATOR)].tolist() for row in map(found.row, range(len(found)))]
+    assert len(titles) > 30
+    assert {tokenizer.decode(title).strip() for title in titles} <= {row["name"] for row in rows}

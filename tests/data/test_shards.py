@@ -20,6 +20,14 @@ def test_documents_are_slices_and_short_ones_are_left_out(tmp_path: Path) -> Non
     assert [rows.row(i).tolist() for i in range(len(rows))] == [[10, 11, 12, 3], [15, 16, 17, 18, 19, 3]]
 
 
+def test_titled_documents_are_parted_where_their_title_ends(tmp_path: Path) -> None:
+    rows = TokenRows(write_shards(tmp_path / "titled", DOCUMENTS, [[1, 0], [2]]), "titled", length=4, min_tokens=3)
+    assert [rows.row(i).tolist() for i in range(len(rows))] == [[10, 3, 11, 12, 3], [13, 14, 3], [15, 16, 3, 17, 18, 19, 3]]
+    untitled = TokenRows(write_shards(tmp_path / "plain", DOCUMENTS), "titled", length=4)
+    with pytest.raises(DataError, match=r"holds no titles\. Set prepare\.source\.title_column"):
+        untitled.row(0)
+
+
 def test_missing_shards_name_the_command_that_makes_them(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="raysl prepare"):
         TokenRows(tmp_path, "packed", 4)

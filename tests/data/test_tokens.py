@@ -4,10 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer, models
 
 from raysl.data.config import TokenizerConfig
 from raysl.data.tokenizer_file import load_tokenizer
-from raysl.data.tokens import SPECIAL_TOKENS, tokenize, train_tokenizer
+from raysl.data.tokens import title_tokens, tokenize, train_tokenizer
+from raysl.schema import SPECIAL_TOKENS
 
 
 def corpus() -> list[str]:
@@ -47,6 +49,20 @@ def test_a_special_token_in_a_text_is_text(kind: str, tmp_path: Path) -> None:
     ids = tokenize(["bada [SEP] dele [MASK]"], load_tokenizer(tmp_path / "tokenizer.json")).to_pylist()[0]
     assert ids[-1] == 3
     assert min(ids[:-1]) >= len(SPECIAL_TOKENS)
+
+
+@pytest.mark.parametrize("kind", ["bpe", "wordpiece"])
+def test_tokens_of_the_first_line_are_counted_where_there_is_another(kind: str) -> None:
+    tokenizer = train_tokenizer(iter(corpus()), TokenizerConfig(type=kind, vocab_size=400))
+    texts = ["bada dele\ndele mabo\nlele", "bada dele", "dele\n\nbada"]
+    tokens = tokenize(texts, tokenizer)
+    lines = [len(tokenizer.encode(line, add_special_tokens=False).ids) for line in ("bada dele", "dele")]
+    assert title_tokens(texts, tokens, tokenizer).to_pylist() == [lines[0], 0, lines[1]]
+
+
+def test_a_tokenizer_that_joins_lines_gives_no_titles() -> None:
+    tokenizer = Tokenizer(models.BPE({"a": 0, "\n": 1, "b": 2, "\nb": 3, "a\nb": 4}, [("\n", "b"), ("a", "\nb")]))
+    assert title_tokens(["a\nb"], tokenize(["a\nb"], tokenizer), tokenizer).to_pylist() == [0]
 
 
 def test_each_document_ends_with_a_separator() -> None:

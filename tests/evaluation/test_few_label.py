@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from raysl.errors import DataError
 from raysl.evaluation import baselines, few_label
 from raysl.evaluation.config import EvaluateConfig
+from raysl.objectives.config import ContrastiveTextConfig
 from raysl.run_config import RunConfig
 from tests.tiny_image_run import make_image_run
 from tests.tiny_run import copy_run, make_documents, make_run
@@ -85,6 +86,17 @@ def test_images_go_through_the_same_protocol(tmp_path: Path) -> None:
 def test_a_yardstick_of_the_other_modality_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match=r"'tfidf' is not for images\. Choose from pixels"):
         make_image_run(tmp_path, evaluate={"baselines": ["tfidf"]})
+
+
+def test_titles_as_views_need_a_source_that_has_them(tmp_path: Path) -> None:
+    sections = {"pretrain": {"objective": {"type": "contrastive_text", "views": "title"}, "model": "bert"}}
+    prepared = {"source": {"type": "files", "path": "x"}}
+    with pytest.raises(ValueError, match=r"views=title needs titles.*Set prepare\.source\.title_column"):
+        RunConfig.model_validate({"name": "x", "prepare": prepared, **sections})
+    prepared["source"]["title_column"] = "name"
+    config = RunConfig.model_validate({"name": "x", "prepare": prepared, **sections})
+    assert config.training.objective.model_dump()["views"] == "title"
+    assert "views" not in ContrastiveTextConfig().model_dump()
 
 
 def test_a_stage_that_a_modality_does_not_have_is_refused(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from raysl.objectives.contrast import nt_xent_sum
 from raysl.objectives.contrastive_text import ContrastiveText
 from raysl.objectives.gpt import Gpt as GptObjective
 from raysl.objectives.masking import IGNORED, hidden_places, mask_tokens
-from raysl.objectives.views import two_spans
+from raysl.objectives.views import title_and_span, two_spans
 from raysl.train.batches import uniform_for
 
 VOCAB = 60
@@ -151,6 +151,40 @@ def test_spans_come_from_one_document_and_do_not_overlap() -> None:
         assert len(a) == len(b) == size
         assert not a & b
         assert (a | b) <= set(document)
+
+
+def test_a_title_and_a_span_of_its_body_are_the_views_where_there_is_a_title() -> None:
+    titled, untitled = [*range(50, 53), SEP, *range(100, 140), SEP], [*range(200, 240), SEP]
+    documents = [np.array(tokens, np.int32) for tokens in (titled, untitled, titled)]
+    uniform = np.array([[0.0, 0, 0.9], [0.2, 0.7, 0.9], [0.999, 0, 0.1]])
+    first, second = title_and_span(documents, 8, uniform)
+    assert first[0].tolist() == second[2].tolist() == [50, 51, 52, 0, 0, 0, 0, 0]
+    assert second[0].tolist() == list(range(100, 108))
+    assert first[2].tolist() == [*range(133, 140), SEP]
+    spans = two_spans(documents, 8, uniform)
+    assert (first[1].tolist(), second[1].tolist()) == (spans[0][1].tolist(), spans[1][1].tolist())
+    assert title_and_span([np.array([*range(50, 70), SEP, *range(100, 103), SEP])], 8, uniform[:1])[1].tolist() == [
+        [100, 101, 102, SEP, 0, 0, 0, 0]
+    ]
+
+
+def test_a_title_finds_its_body() -> None:
+    """The objective reads titled rows, and learns from them what spans do not hold: titles share no word with bodies."""
+    objective = ContrastiveText(ContrastiveTextConfig(views="title", span_length=8), encoder(Bert, BertConfig))
+    assert objective.row_kind == "titled"
+    rows = [np.array([10 + n, SEP, *[20 + n] * 9, SEP], np.int32) for n in range(8)]
+    optimizer = torch.optim.Adam(objective.parameters(), 0.01)
+    for step in range(60):
+        batch = objective.collate(rows, uniform_for(0, step, 8, np.arange(8)))
+        optimizer.zero_grad()
+        objective(batch, objective.targets(batch)).loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        titles, bodies = (
+            objective.embed(torch.tensor(tokens))
+            for tokens in ([[10 + n] for n in range(8)], [[20 + n] * 8 for n in range(8)])
+        )
+    assert (titles @ bodies.T).argmax(1).tolist() == list(range(8))
 
 
 def test_hidden_words_add_a_second_part_to_the_contrast() -> None:

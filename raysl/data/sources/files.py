@@ -1,11 +1,11 @@
 """Documents in files: text, tables and web pages, plain, gzip or zstd; one path, a folder or a glob."""
 
 from collections.abc import Iterator, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from raysl.config import PluginConfig
 from raysl.data.sources import readers, stores
@@ -25,12 +25,19 @@ class FilesConfig(PluginConfig):
     """A file, a folder (read with all below it) or a glob; on this machine, or s3://bucket/..., gs://bucket/..."""
     text_column: str = "text"
     """Column or key that holds the text (.jsonl, .csv, .parquet)."""
+    title_column: str | None = None
+    """Column or key that holds the title, if there is one: it becomes the first line of the text."""
     label_column: str | None = None
     """Column or key that holds the label, if there is one."""
     id_column: str | None = None
     """Column or key that holds the id; without it an id is made of the file's name and the row's place."""
     txt_unit: str = Field("file", pattern="^(file|paragraph|line)$")
     """What one document is in a .txt file: all of it, a paragraph, or a line."""
+
+    @model_serializer(mode="wrap")
+    def _leave_out_what_is_off(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without a title column there is no mark of it, so that runs made before the key existed are still known."""
+        return {key: value for key, value in handler(self).items() if (key, value) != ("title_column", None)}
 
 
 class StoredFiles(Source):
@@ -90,7 +97,7 @@ class Files(StoredFiles):
     config: FilesConfig
 
     def columns(self) -> dict[str, str]:
-        named = {key: getattr(self.config, key) for key in ("text_column", "label_column", "id_column")}
+        named = {key: getattr(self.config, key) for key in ("text_column", "title_column", "label_column", "id_column")}
         return {key: name for key, name in named.items() if name is not None}
 
     def rows(self, partition: Partition, bad: BadRows) -> Iterator[Row]:

@@ -15,8 +15,7 @@ from raysl.data.sources.base import BadRows, Partition
 from raysl.data.sources.conditions import ConditionConfig, holds
 from raysl.data.sources.files import StoredFiles
 from raysl.data.sources.readers.columns import FORMATS, PLACE, read_columns
-from raysl.data.tokens import SPECIAL_TOKENS
-from raysl.schema import EVENT, ID, ITEM, TEXT, TIME, USER
+from raysl.schema import EVENT, ID, ITEM, SPECIAL_TOKENS, TEXT, TIME, USER
 
 Test = tuple[str, Counter[str], pa.ChunkedArray]
 """A reason, where it is counted, and which rows pass."""

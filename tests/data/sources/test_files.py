@@ -50,6 +50,20 @@ def test_every_format_gives_the_same_rows(tmp_path: Path) -> None:
     assert rows[-1]["id"] == "e.parquet:2"
 
 
+def test_a_title_is_the_first_line_of_its_text(tmp_path: Path) -> None:
+    rows = [{"text": "body", "name": " Of\n  lines "}, {"text": "a body", "name": None}]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "b.csv").write_text("name,text\nOf lines,body\n")
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "c.parquet")
+    read_rows, bad = read(tmp_path, title_column="name")
+    assert [row["text"] for row in read_rows] == ["Of lines\nbody", "a body", "Of lines\nbody", "Of lines\nbody", "a body"]
+    assert bad == {}
+    with pytest.raises(DataError, match=r"has no column 'titel'.*prepare\.source\.title_column"):
+        read(tmp_path, title_column="titel")
+    assert "title_column" not in Files.Config(path="x").model_dump()
+    assert Files.Config(path="x", title_column="name").model_dump()["title_column"] == "name"
+
+
 def test_a_glob_reads_what_it_names_and_ids_do_not_move_with_the_folder(tmp_path: Path) -> None:
     write_all_formats(tmp_path)
     assert [row["id"] for row in read(f"{tmp_path}/*.jsonl")[0]] == ["a.jsonl:0", "a.jsonl:62", "a.jsonl:124"]

@@ -97,7 +97,8 @@ def _csv_values(reader: "_csv.Reader", name: str, bad: BadRows) -> Iterator[list
 
 def parquet(part: Part, columns: Columns, bad: BadRows) -> Iterator[Row]:
     file = pq.ParquetFile(arrow_file(part.path))
-    wanted = [c for c in (columns.text_column, columns.label_column, columns.id_column) if c is not None]
+    named = (columns.text_column, columns.title_column, columns.label_column, columns.id_column)
+    wanted = [column for column in named if column is not None]
     groups = range(part.start, file.num_row_groups if part.stop < 0 else part.stop)
     number = sum(file.metadata.row_group(g).num_rows for g in range(part.start))
     for batch in file.iter_batches(batch_size=1024, row_groups=list(groups), columns=wanted):
