@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
@@ -61,6 +60,7 @@ class StoredFiles(Source):
         return sum(_text_bytes(file) for file in self._files()) / 1e6
 
     def partitions(self, partition_mb: float) -> list[Partition]:
+        """Raises DataError for a table that cannot be got at: how it is cut is not known."""
         files = self._files()
         readers.check_installed(readers.format_of(file.path) for file in files)
         for file in files:
@@ -123,7 +123,8 @@ def _items(file: StoredFile, num_bytes: int) -> Iterator[tuple[Item, int]]:
 def _row_groups(file: StoredFile) -> Iterator[tuple[Item, int]]:
     try:
         num_groups = pq.read_metadata(stores.arrow_file(file.path)).num_row_groups
-    except (OSError, pa.ArrowInvalid):
+    except readers.UNREADABLE as error:
+        stores.raise_out_of_reach(file.path, error)
         yield (file.name, 0, -1), file.size
         return
     for group in range(num_groups):

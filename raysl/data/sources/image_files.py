@@ -1,7 +1,8 @@
 """Pictures in one file of each kind, and how such a file is divided. A new kind is one index, one reader and two lines.
 
 An index names ranges (first, last excluded) that can be read on their own: places of members (.zip), bytes (.tar),
-row groups (.parquet).
+row groups (.parquet). A damaged file is one range, whose reader counts it; one that cannot be got at raises DataError: where
+its ranges lie is not known, and the next start would cut it otherwise.
 """
 
 import tarfile
@@ -65,10 +66,11 @@ def is_hidden(name: str) -> bool:
 
 
 def columns_of(path: str) -> list[str] | None:
-    """Column names of a table; None where it cannot be read."""
+    """Column names of a table; None where it is damaged. Raises DataError where it cannot be got at."""
     try:
         return list(pq.read_schema(arrow_file(path)).names)
-    except (OSError, pa.ArrowException):
+    except UNREADABLE as error:
+        raise_out_of_reach(path, error)
         return None
 
 
@@ -107,7 +109,8 @@ def _zip_index(path: str, size: int, num_bytes: int) -> Iterator[Range]:
     try:
         with open_bytes(path) as file, zipfile.ZipFile(file) as archive:
             sizes = [info.compress_size for info in _members(archive)]
-    except UNREADABLE:
+    except UNREADABLE as error:
+        raise_out_of_reach(path, error)
         yield 0, -1, size
         return
     yield from _ranges(((place, place + 1, one) for place, one in enumerate(sizes)), num_bytes)
@@ -159,8 +162,8 @@ def _tar_index(path: str, size: int, num_bytes: int) -> Iterator[Range]:
         for member, _ in _tar_members(path):
             if not keys or keys[-1][0] != _key(member.name):
                 keys.append((_key(member.name), member.offset))
-    except UNREADABLE:
-        pass  # the reader of the last range says so
+    except UNREADABLE as error:  # damage is for the reader of the last range to count
+        raise_out_of_reach(path, error)
     starts = [start for _, start in keys] or [0]
     bounds = [*starts[1:], size]
     ranges = list(_ranges(((a, b, b - a) for a, b in zip(starts, bounds, strict=True)), num_bytes))
@@ -216,7 +219,8 @@ class _TarRow:
 def _parquet_index(path: str, size: int, num_bytes: int) -> Iterator[Range]:
     try:
         metadata = pq.read_metadata(arrow_file(path))
-    except (OSError, pa.ArrowException):
+    except UNREADABLE as error:
+        raise_out_of_reach(path, error)
         yield 0, -1, size
         return
     for group in range(metadata.num_row_groups):

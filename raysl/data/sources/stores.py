@@ -8,6 +8,7 @@ import glob
 import io
 import os
 import re
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -137,6 +138,8 @@ def is_out_of_reach(error: BaseException) -> bool:
 
 def raise_out_of_reach(path: str, error: BaseException) -> None:
     """Raises DataError or StoreError where the file could not be got at; a damaged file is left to the caller."""
+    if isinstance(error, zipfile.BadZipFile) and error.__context__ is not None:  # what it makes of a disk that fails
+        error = error.__context__
     if not is_out_of_reach(error):
         return
     if is_remote(path):

@@ -15,7 +15,7 @@ import pytest
 
 from raysl.data.clean import Empty
 from raysl.data.filters import run_filters
-from raysl.data.sources import BadRows, Files, stores
+from raysl.data.sources import BadRows, Files, image_files, stores
 from raysl.data.sources.images import Images
 from raysl.data.sources.readers import Part
 from raysl.data.sources.readers.columns import read_columns
@@ -147,6 +147,47 @@ def test_a_table_of_events_that_is_gone_is_no_bad_row(tmp_path: Path, name: str)
 def test_pictures_that_are_gone_are_no_bad_row(tmp_path: Path, name: str) -> None:
     with pytest.raises(DataError, match=f"{name} cannot be read"):
         list(Images(Images.Config(path=str(tmp_path))).images([(name, 0, -1)], BadRows()))
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.parquet"])
+def test_pictures_that_cannot_be_listed_end_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """One item for such a file would be another list of partitions than the one of the next start."""
+    gone = stores.StoredFile(str(tmp_path / name), name, 10, 0)
+    monkeypatch.setattr(stores, "find", lambda path: [gone])
+    with pytest.raises(DataError, match=f"{name} cannot be read: .*Set that right, then start again"):
+        Images(Images.Config(path=str(tmp_path))).partitions(1.0)
+    with pytest.raises(DataError, match=f"{name} cannot be read"):
+        list(image_files.INDEXES[Path(name).suffix](gone.path, gone.size, 1_000_000))
+
+
+@pytest.mark.parametrize(("name", "looks_at_columns"), [("a.parquet", True), ("a.parquet", False), ("a.csv", True)])
+def test_a_table_that_cannot_be_divided_ends_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, looks_at_columns: bool
+) -> None:
+    monkeypatch.setattr(stores, "find", lambda path: [stores.StoredFile(str(tmp_path / name), name, 10, 0)])
+    if not looks_at_columns:  # the file went between the two
+        monkeypatch.setattr(Files, "_check_columns", lambda self, path: None)
+    with pytest.raises(DataError, match=f"{name} cannot be read: .*Set that right, then start again"):
+        Files(Files.Config(path=str(tmp_path))).partitions(1.0)
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.tar"])
+def test_a_disk_that_fails_at_the_list_of_members_ends_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / name).write_bytes(b"archive")
+    monkeypatch.setattr("raysl.data.sources.image_files.open_bytes", lambda path: FailingStart(bytes(50)))
+    with pytest.raises(DataError, match=f"{name} cannot be read: .*Input/output error"):
+        Images(Images.Config(path=str(tmp_path))).partitions(1.0)
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.parquet"])
+def test_a_damaged_file_of_pictures_is_one_item(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"no such format" * 100)
+    source, bad = Images(Images.Config(path=str(tmp_path))), BadRows()
+    assert source.partitions(1.0) == [[(name, 0, -1)]]
+    assert list(source.images([(name, 0, -1)], bad)) == []
+    assert bad.counts() == {"unreadable_file": 1}
 
 
 def test_a_disk_that_fails_in_the_middle_of_a_file_is_no_bad_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

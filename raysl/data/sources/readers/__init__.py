@@ -13,7 +13,7 @@ from raysl.data.sources.readers import tables, text, web
 from raysl.data.sources.readers.base import COMPRESSIONS, UNREADABLE, Columns, Part, opened
 from raysl.data.sources.stores import arrow_file, raise_out_of_reach
 
-__all__ = ["COMPRESSIONS", "FORMATS", "Part", "check_installed", "columns_of", "format_of", "read"]
+__all__ = ["COMPRESSIONS", "FORMATS", "UNREADABLE", "Part", "check_installed", "columns_of", "format_of", "read"]
 
 READERS: dict[str, Callable[[Part, Columns, BadRows], Iterator[Row]]] = {
     ".txt": text.txt,
@@ -46,14 +46,18 @@ def read(part: Part, columns: Columns, bad: BadRows) -> Iterator[Row]:
 
 
 def columns_of(path: str) -> list[str] | None:
-    """Column names where the file itself names them; None where it does not or cannot be read."""
+    """Column names where the file itself names them; None where it does not or is damaged.
+
+    Raises DataError for a file that cannot be got at.
+    """
     try:
         if format_of(path) == ".parquet":
             return list(pq.read_schema(arrow_file(path)).names)
         if format_of(path) == ".csv":
             with opened(path) as file:
                 return next(csv.reader(io.TextIOWrapper(file, "utf-8-sig", newline="")), [])
-    except (*UNREADABLE, UnicodeDecodeError):
+    except (*UNREADABLE, UnicodeDecodeError) as error:
+        raise_out_of_reach(path, error)
         return None
     return None
 
