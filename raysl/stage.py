@@ -95,13 +95,17 @@ class Stage:
             return None
         return manifest if all((self.folder / name).is_file() for name in manifest.files) else None
 
-    def begin(self) -> Path:
-        """Makes the folder ready. Unfinished work of the same fingerprint stays; of another one it is removed."""
+    def begin(self, units: Any = None) -> Path:
+        """Makes the folder ready. Unfinished work of the same fingerprint and `units` stays; any other is removed.
+
+        `units` says what each numbered unit of the work is made from, where the fingerprint alone does not.
+        """
         marker = self.folder / ".fingerprint"
-        if not marker.is_file() or marker.read_text() != self.fingerprint:
+        begun = self.fingerprint if units is None else storage.hash_json([self.fingerprint, units])
+        if not marker.is_file() or marker.read_text() != begun:
             storage.remove(self.folder)
             self.folder.mkdir(parents=True)
-            storage.write_text(marker, self.fingerprint)
+            storage.write_text(marker, begun)
             storage.write_json(self.folder / BEGUN_WITH, storage_form(self.config))
         (self.folder / MANIFEST).unlink(missing_ok=True)
         self.started = time.monotonic()

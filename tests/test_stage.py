@@ -44,6 +44,14 @@ def test_unfinished_work_is_kept_for_the_same_config_only(tmp_path: Path) -> Non
     assert not (Stage(tmp_path, "prepare", {"a": 2}, {}).begin() / "half").exists()
 
 
+def test_unfinished_work_is_kept_for_the_same_units_only(tmp_path: Path) -> None:
+    """The same files can be cut otherwise: unit 1 of the work would then hold other rows."""
+    stage = Stage(tmp_path, "prepare", {"a": 1}, {})
+    (stage.begin([[("a.parquet", 0, 1)], [("a.parquet", 1, 2)]]) / "half").write_text("")
+    assert (stage.begin([[("a.parquet", 0, 1)], [("a.parquet", 1, 2)]]) / "half").exists()
+    assert not (stage.begin([[("a.parquet", 0, -1)]]) / "half").exists()
+
+
 def test_other_config_is_refused_by_the_key_that_differs(tmp_path: Path) -> None:
     make(tmp_path, {"prepare": {"filters": [1], "seed": 1}, "same": 0})
     other = Stage(tmp_path, "prepare", {"prepare": {"filters": [1], "seed": 2}, "same": 0}, {})

@@ -22,6 +22,7 @@ from raysl.data.pipeline import prepare
 from raysl.data.shards import TokenRows, open_shard
 from raysl.data.sources import BadRows, Files, Partition
 from raysl.data.sources.base import Row
+from raysl.data.text_recipe import TextRecipe
 from raysl.errors import ConfigError, DataError
 from raysl.stage import Manifest, read_manifest
 from tests.data.corpus import NUM_BASE, make_config, make_rows
@@ -191,6 +192,24 @@ def test_a_unit_that_kills_every_worker_ends_in_an_error(ray_cluster: Path) -> N
     with pytest.raises(Exception, match=r"died|crashed"):
         prepare(config)
     assert (config.folder / "prepare" / "work" / "clean-00000").is_dir()
+
+
+def test_work_on_other_partitions_of_the_same_source_is_made_again(
+    ray_cluster: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(recipe: TextRecipe) -> None:
+        raise InterruptedError
+
+    (ray_cluster / "division").mkdir()
+    config = make_config(ray_cluster / "division")
+    with monkeypatch.context() as patch:
+        patch.setattr(TextRecipe, "find_duplicates", stop)
+        with pytest.raises(InterruptedError):
+            prepare(config)
+    assert (config.folder / "prepare" / "work" / "clean-00001").is_dir()
+    first, second, *rest = Files(config.prepare.source).partitions(config.prepare.partition_mb)
+    monkeypatch.setattr(Files, "partitions", lambda source, partition_mb: [first + second, *rest])
+    assert prepare(config).counts["documents_in"] == len(make_rows()) + 2
 
 
 def start(folder: Path, num_cpus: int = 2, **prepare_section: object) -> subprocess.Popen[str]:
