@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from raysl.data.sources import BadRows, Files
+from raysl.data.sources.readers import tables
 from raysl.errors import DataError
 from raysl.schema import RAW_DOCUMENT
 
@@ -107,6 +108,63 @@ def test_bad_rows_are_counted_and_the_rest_goes_through(
     rows, counts = read(tmp_path / name)
     assert counts == bad
     assert list(dict.fromkeys(row["text"] for row in rows)) == good
+
+
+ROWS = [f"{n},text {n}\n" for n in range(1000)]
+QUOTED = ['600,"one, ""two"""\n', '600,"one\ntwo\n\nthree"\n']
+"""A row with quotes, and one of several lines."""
+
+
+def read_csv(path: Path, lines: list[str]) -> tuple[list[str], dict[str, int]]:
+    path.write_text("n,text\n" + "".join(lines))
+    rows, bad = read(path, id_column="n")
+    return [f"{row['id']}: {row['text']}" for row in rows], bad
+
+
+@pytest.mark.parametrize("place", [0, 10, 998, 999])
+@pytest.mark.parametrize("later", [ROWS[600], *QUOTED])
+@pytest.mark.parametrize("stray", ['"{n},text\n', '{n},"text\n', '{n},"te"xt\n'])
+def test_a_stray_quote_in_a_csv_costs_its_own_line(tmp_path: Path, place: int, later: str, stray: str) -> None:
+    lines = [*ROWS[:600], later, *ROWS[601:]]
+    whole, bad = read_csv(tmp_path / "a.csv", lines)
+    assert (len(whole), bad) == (1000, {})
+    lines[place] = stray.format(n=place)
+    assert read_csv(tmp_path / "a.csv", lines) == ([row for n, row in enumerate(whole) if n != place], {"broken_line": 1})
+
+
+def test_stray_quotes_in_many_lines_of_a_csv_cost_these(tmp_path: Path) -> None:
+    lines = [f'{n},"text {n}\n' if n % 3 == 0 else row for n, row in enumerate(ROWS)]
+    texts, bad = read_csv(tmp_path / "a.csv", lines)
+    assert texts == [f"{n}: text {n}" for n in range(1000) if n % 3]
+    assert bad == {"broken_line": 334}
+
+
+def test_ids_of_csv_rows_are_their_lines_also_below_a_stray_quote(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('text\n"a\nb\nc\n"d\ne"\nf\n')
+    rows, _ = read(tmp_path / "a.csv")
+    assert [(row["id"], row["text"]) for row in rows] == [
+        ("a.csv:3", "b"),
+        ("a.csv:4", "c"),
+        ("a.csv:6", "d\ne"),
+        ("a.csv:7", "f"),
+    ]
+
+
+@pytest.mark.parametrize("limit", [10_000_000, 1000])
+def test_no_line_of_a_csv_is_read_a_third_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
+    """Each of these lines opens a quote, outside as well as inside of one: every row goes on to the end of the file."""
+    monkeypatch.setattr(tables, "MAX_ROW_CHARS", limit)
+    given, next_line = list[str](), tables._Lines.__next__
+    monkeypatch.setattr(tables._Lines, "__next__", lambda lines: (given.append(line := next_line(lines)), line)[1])
+    texts, bad = read_csv(tmp_path / "a.csv", ['0,"stray\n', *['1","b\n'] * 3000, "2,c\n"])
+    assert (texts, bad) == (["2: c"], {"broken_line": 3001})
+    assert len(given) < 2 * 3003
+
+
+def test_a_row_of_a_csv_that_goes_on_for_too_long_is_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "MAX_ROW_CHARS", 50)
+    lines = ["0,a\n", '1,"b\n', *["2,c\n"] * 40, '3,"d\n\ne"\n']
+    assert read_csv(tmp_path / "a.csv", lines) == (["0: a", *["2: c"] * 40, "3: d\n\ne"], {"broken_line": 1})
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 Record = tuple[int, dict[str, Any]]
 """Where a row stands in its file (the byte of .jsonl, the line of .csv), and its values by column."""
+MAX_ROW_CHARS = 100_000_000
+"""A row of .csv that goes on for longer has a quote that nothing closes: memory stays bounded."""
 
 
 def jsonl(part: Part, columns: Columns, bad: BadRows) -> Iterator[Row]:
@@ -67,32 +69,85 @@ def csv_records(part: Part, bad: BadRows) -> Iterator[Record]:
     csv.field_size_limit(sys.maxsize)
     with opened(part.path) as file:
         # A wrong byte becomes a lone surrogate, so that one bad field does not end the file.
-        lines = io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="")
+        lines = _Lines(io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline=""))
         reader = csv.reader(lines, strict=True)
         header = next(reader, [])
-        for values in _csv_values(reader, part.name, bad):
-            where = f"{part.name}:{reader.line_num}"
-            if len(values) != len(header):
-                if values:
+        for number, values in _csv_values(reader, lines):
+            where = f"{part.name}:{number}"
+            if values is None or len(values) != len(header):
+                if values != []:
                     bad.add("broken_line", where)
                 continue
             if any("\ud800" <= char <= "\udfff" for value in values for char in value if not value.isascii()):
                 bad.add("invalid_utf8", where)
                 continue
-            yield reader.line_num, dict(zip(header, values, strict=True))
+            yield number, dict(zip(header, values, strict=True))
 
 
-def _csv_values(reader: "_csv.Reader", name: str, bad: BadRows) -> Iterator[list[str]]:
-    """Rows below the header; one whose quotes are wrong is counted, and reading goes on with the next line."""
+class _Lines:
+    """Lines of a file for a csv.reader; those of the row in its hands are kept, so that they can be read again."""
+
+    def __init__(self, lines: Iterator[str]) -> None:
+        self.row: list[str] = []
+        self.number = 0
+        """Which line of the file was given out last."""
+        self._lines = lines
+        self._num_chars = 0
+        self._held: list[str] = []
+
+    def __iter__(self) -> "_Lines":
+        return self
+
+    def __next__(self) -> str:
+        if self._num_chars > MAX_ROW_CHARS:  # the reader takes it for the end of the file
+            raise StopIteration
+        line = self._held.pop() if self._held else next(self._lines)
+        self.row.append(line)
+        self.number += 1
+        self._num_chars += len(line)
+        return line
+
+    def begin_row(self) -> None:
+        self.row, self._num_chars = [], 0
+
+    def hold_last(self) -> None:
+        """Gives out the last line again."""
+        self._held.append(self.row[-1])
+        self.number -= 1
+
+
+def _csv_values(reader: "_csv.Reader", lines: _Lines) -> Iterator[tuple[int, list[str] | None]]:
+    """Rows below the header, each with the line at which it ends; None for a line whose quotes are wrong.
+
+    A quote that nothing closes takes in the lines below, up to the next quote. Only its own line is lost: those below are
+    read again, each as a whole row, and the last, where the reader gave up, as the begin of one. None is read a third time.
+    """
     while True:
+        lines.begin_row()
         try:
             values = next(reader, None)
         except csv.Error:
-            bad.add("broken_line", f"{name}:{reader.line_num}")
+            yield from _without_the_first(lines)
             continue
         if values is None:
             return
-        yield values
+        yield lines.number, values
+
+
+def _without_the_first(lines: _Lines) -> Iterator[tuple[int, list[str] | None]]:
+    row, first = lines.row, lines.number - len(lines.row) + 1
+    yield first, None
+    for number, line in enumerate(row[1:-1], start=first + 1):
+        yield number, _whole_row(line)
+    if len(row) > 1:
+        lines.hold_last()
+
+
+def _whole_row(line: str) -> list[str] | None:
+    try:
+        return next(csv.reader([line], strict=True), None)
+    except csv.Error:
+        return None
 
 
 def parquet(part: Part, columns: Columns, bad: BadRows) -> Iterator[Row]:
