@@ -16,6 +16,7 @@ from pydantic import Field
 from raysl.config import PluginConfig
 from raysl.data.sources.base import BadRows, Partition, Row, Source, files_fingerprint, missing, packed
 from raysl.data.sources.docstrings import docstrings
+from raysl.data.sources.stores import raise_out_of_reach
 
 SOURCE_BYTES_PER_TEXT_BYTE = 6
 """Python source is about six times the length of the docstrings in it (measured on 306 MB)."""
@@ -54,9 +55,11 @@ class PythonDocs(Source):
         places = roots()
         for name, _, _ in partition:
             kind, _, relative = name.partition("/")
+            path = places[kind] / relative
             try:
-                found = docstrings((places[kind] / relative).read_bytes(), self.config.min_chars)
-            except (OSError, SyntaxError, ValueError):  # not decodable, or a broken escape in a docstring
+                found = docstrings(path.read_bytes(), self.config.min_chars)
+            except (OSError, SyntaxError, ValueError) as error:  # not decodable, or a broken escape in a docstring
+                raise_out_of_reach(str(path), error)
                 bad.add("unreadable_source", name)
                 continue
             yield from named(found, kind, relative)

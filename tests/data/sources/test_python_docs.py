@@ -41,6 +41,15 @@ def test_reads_docstrings_with_their_names_and_libraries(installed: Path) -> Non
     assert bad.counts() == {"unreadable_source": 1}
 
 
+def test_a_file_that_is_gone_is_no_bad_row(installed: Path) -> None:
+    source, bad = PythonDocs(PythonDocs.Config()), BadRows()
+    [partition] = source.partitions(2.0)
+    (installed / "lib" / "codec.py").unlink()
+    with pytest.raises(DataError, match=r"codec.py cannot be read: .*Set that right, then start again"):
+        list(source.read(partition, bad))
+    assert not bad.ids
+
+
 def test_partitions_and_fingerprint_are_those_of_the_files(installed: Path) -> None:
     def fresh() -> PythonDocs:
         python_docs._listed.cache_clear()
