@@ -33,6 +33,14 @@ def parquet(values: list[object]) -> bytes:
     return bytes(sink.getvalue())
 
 
+def plain_parquet() -> bytes:
+    """Three texts that stand in the file as they are."""
+    sink = pa.BufferOutputStream()
+    table = pa.table({"text": ["first", "second", "third"]})
+    pq.write_table(table, sink, compression="none", use_dictionary=False, write_statistics=False)
+    return bytes(sink.getvalue())
+
+
 def lines(*rows: str) -> bytes:
     return "".join(f"{row}\n" for row in rows).encode()
 
@@ -196,6 +204,27 @@ def test_a_disk_that_fails_in_the_middle_of_a_file_is_no_bad_row(tmp_path: Path,
     monkeypatch.setattr("raysl.data.sources.readers.base.open_bytes", lambda path: FailingDisk(b"text\n" * 90_000))
     with pytest.raises(DataError, match=r"a.csv cannot be read: .*Input/output error"):
         list(source.read([("a.csv", 0, -1)], BadRows()))
+
+
+def test_a_damaged_parquet_with_text_that_is_no_utf8_is_counted(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    path.write_bytes(plain_parquet().replace(b"second", b"sec\xffnd"))
+    source, bad = Files(Files.Config(path=str(path))), BadRows()
+    assert [table for part in source.partitions(1.0) for table in source.read(part, bad)] == []
+    assert bad.counts() == {"unreadable_file": 1}
+
+
+def test_a_damaged_parquet_of_events_is_counted(tmp_path: Path) -> None:
+    (tmp_path / "a.parquet").write_bytes(plain_parquet().replace(b"second", b"sec\xffnd"))
+    bad = BadRows()
+    assert list(read_columns(Part(str(tmp_path / "a.parquet"), "a.parquet"), ["text"], bad)) == []
+    assert bad.counts() == {"unreadable_file": 1}
+
+
+def test_a_parquet_whose_footer_is_damaged_is_one_item(tmp_path: Path) -> None:
+    """A column name that is no UTF-8."""
+    (tmp_path / "a.parquet").write_bytes(plain_parquet().replace(b"text", b"te\xfft"))
+    assert Files(Files.Config(path=str(tmp_path))).partitions(1.0) == [[("a.parquet", 0, -1)]]
 
 
 class FailingStart(io.BytesIO):

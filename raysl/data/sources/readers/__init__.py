@@ -56,7 +56,7 @@ def columns_of(path: str) -> list[str] | None:
         if format_of(path) == ".csv":
             with opened(path) as file:
                 return next(csv.reader(io.TextIOWrapper(file, "utf-8-sig", newline="")), [])
-    except (*UNREADABLE, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise_out_of_reach(path, error)
         return None
     return None

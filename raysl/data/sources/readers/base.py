@@ -14,7 +14,8 @@ from raysl.data.sources.base import BadRows, Row
 from raysl.data.sources.stores import open_bytes
 
 COMPRESSIONS = (".gz", ".zst")
-UNREADABLE = (OSError, EOFError, zlib.error, pa.ArrowException, CsvError)
+UNREADABLE = (OSError, EOFError, zlib.error, pa.ArrowException, CsvError, UnicodeDecodeError)
+"""A UnicodeDecodeError is a damaged .parquet, whose names or texts are no UTF-8."""
 
 
 @dataclass(frozen=True)

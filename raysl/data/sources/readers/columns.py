@@ -41,6 +41,7 @@ def _parquet(part: Part, wanted: Sequence[str]) -> Iterator[pa.Table]:
     groups = range(part.start, file.num_row_groups if part.stop < 0 else part.stop)
     place = sum(file.metadata.row_group(group).num_rows for group in range(part.start))
     for batch in file.iter_batches(batch_size=ROWS, row_groups=list(groups), columns=list(wanted)):
+        batch.validate(full=True)  # what is damaged may be text that is no UTF-8
         places = pa.array(range(place, place + len(batch)), pa.int64())
         yield pa.Table.from_batches([batch]).append_column(PLACE, places)
         place += len(batch)
