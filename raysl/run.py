@@ -8,7 +8,7 @@ from raysl import config as base
 from raysl import storage
 from raysl.progress import say
 from raysl.run_config import STAGES, RunConfig
-from raysl.stage import Manifest, Stage, check_same_config, read_manifest, section
+from raysl.stage import Manifest, Stage, check_same_config, read_manifest, section, usual_limits
 
 FUNCTIONS = {
     "prepare": "raysl.data.pipeline:prepare",
@@ -41,7 +41,8 @@ def claim_folder(config: RunConfig, remade: tuple[str, ...], redo: bool) -> None
         manifest = read_manifest(config.folder, name)
         if manifest is not None:
             now = {**manifest.config, **section(config, *manifest.config)}
-            check_same_config(Stage(config.folder, name, now, manifest.inputs), redo and name in remade)
+            stage = Stage(config.folder, name, now, manifest.inputs, usual_limits(config, *manifest.config))
+            check_same_config(stage, redo and name in remade)
     storage.write_text(config.folder / "config.yaml", base.dump(config))
 
 

@@ -16,6 +16,7 @@ from raysl.config import Config
 from raysl.errors import ConfigError, StageError
 
 MANIFEST = "manifest.json"
+MARKER = ".fingerprint"
 BEGUN_WITH = ".config.json"
 """What the unfinished work in a stage's folder depends on."""
 
@@ -78,6 +79,8 @@ class Stage:
     name: str
     config: Mapping[str, Any]
     inputs: Mapping[str, str]
+    limits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """`usual_limits` of the config: an earlier raysl wrote other values where `config` has these."""
     started: float = field(default_factory=time.monotonic)
 
     @property
@@ -86,26 +89,50 @@ class Stage:
 
     @property
     def fingerprint(self) -> str:
-        return storage.hash_json({"config": self.config, "inputs": self.inputs})
+        return _fingerprint(self.config, self.inputs)
 
     def done(self) -> Manifest | None:
         """The manifest when nothing has changed since and every file is there; None when there is work to do."""
         manifest = read_manifest(self.run_folder, self.name)
-        if manifest is None or manifest.fingerprint != self.fingerprint:
+        if manifest is None or not self._made_as_now(manifest):
             return None
         return manifest if all((self.folder / name).is_file() for name in manifest.files) else None
 
+    def _made_as_now(self, manifest: Manifest) -> bool:
+        made = _fingerprint(self.with_limits(manifest.config), manifest.inputs)
+        return self.fingerprint in (manifest.fingerprint, made)
+
     def begin(self) -> Path:
-        """Makes the folder ready. Unfinished work of the same fingerprint stays; of another one it is removed."""
-        marker = self.folder / ".fingerprint"
-        if not marker.is_file() or marker.read_text() != self.fingerprint:
+        """Makes the folder ready. Unfinished work of the same config and inputs stays; of others it is removed."""
+        if not self.goes_on():
             storage.remove(self.folder)
             self.folder.mkdir(parents=True)
-            storage.write_text(marker, self.fingerprint)
+        if not (self.folder / BEGUN_WITH).is_file():
             storage.write_json(self.folder / BEGUN_WITH, storage_form(self.config))
+            storage.write_text(self.folder / MARKER, self.fingerprint)  # last: marked work says what it was begun with
         (self.folder / MANIFEST).unlink(missing_ok=True)
         self.started = time.monotonic()
         return self.folder
+
+    def goes_on(self) -> bool:
+        """Whether the work in the folder was begun with this config and from these inputs."""
+        marker, begun = self.folder / MARKER, self.begun_with()
+        same = {self.fingerprint}
+        if begun is not None and self.with_limits(begun) == storage_form(self.config):
+            same.add(_fingerprint(begun, self.inputs))
+        return marker.is_file() and marker.read_text() in same
+
+    def begun_with(self) -> dict[str, Any] | None:
+        """The config of the work in the folder, finished or not; None where nothing says it."""
+        manifest, path = read_manifest(self.run_folder, self.name), self.folder / BEGUN_WITH
+        if manifest is not None:
+            return dict(manifest.config)
+        return storage.read_json(path) if path.is_file() else None
+
+    def with_limits(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """A config that was written, with `limits` in place of what it says of them."""
+        changed = {name: {**config[name], **usual} for name, usual in self.limits.items() if config.get(name)}
+        return {**config, **changed}
 
     def finish(self, counts: Mapping[str, Any], metrics: Mapping[str, Any], files: Mapping[str, str]) -> Manifest:
         """Commits the stage: from here on it is done."""
@@ -137,12 +164,21 @@ def log_metrics(run_folder: str | Path, stage: str, **values: Any) -> None:
 def section(config: Config, *names: str) -> dict[str, Any]:
     """The named parts of a config as plain data: what a stage's fingerprint is made of. `Config.how` is left out."""
     parts = {name: value for name, value in config.model_dump(mode="json").items() if name in names}
+    usual = usual_limits(config, *names)
     for name, value in parts.items():
         whole = getattr(config, name)
         if isinstance(whole, Config) and isinstance(value, dict):
-            usual = {key: type(whole).model_fields[key].default.model_dump(mode="json") for key in whole.limits}
-            parts[name] = {key: usual.get(key, inner) for key, inner in value.items() if key not in whole.how}
+            parts[name] = {key: inner for key, inner in value.items() if key not in whole.how} | usual[name]
     return parts
+
+
+def usual_limits(config: Config, *names: str) -> dict[str, dict[str, Any]]:
+    """Of each named part its `Config.limits`, with the values that stand for all others."""
+    parts = {name: part for name in names if isinstance(part := getattr(config, name, None), Config)}
+    return {
+        name: {key: type(part).model_fields[key].default.model_dump(mode="json") for key in part.limits}
+        for name, part in parts.items()
+    }
 
 
 WAY_OUT = "Name another folder with run_dir=..., or add --redo to make this stage and those after it again."
@@ -151,24 +187,33 @@ WAY_OUT = "Name another folder with run_dir=..., or add --redo to make this stag
 def check_same_config(stage: Stage, redo: bool, way_out: str = WAY_OUT) -> None:
     """Refuses to overwrite a finished stage that another config made, unless `redo` was asked for."""
     manifest = read_manifest(stage.run_folder, stage.name)
-    if manifest is None or redo or dict(manifest.config) == storage_form(stage.config):
+    if manifest is None or redo or stage.with_limits(manifest.config) == storage_form(stage.config):
         return
     raise ConfigError(f"{stage.folder} was made with another config ({_changes(manifest.config, stage)}). {way_out}")
 
 
 def check_unfinished(stage: Stage, work: str, redo: bool, way_out: str = WAY_OUT) -> None:
     """Refuses to remove unfinished `work`, in words, that another config began, unless `redo` was asked for."""
-    path = stage.folder / BEGUN_WITH
-    if redo or not path.is_file() or storage.read_json(path) == storage_form(stage.config):
+    begun = stage.begun_with()
+    if redo or stage.goes_on():
         return
-    raise ConfigError(
-        f"{stage.folder} holds {work} with another config ({_changes(storage.read_json(path), stage)}). "
-        f"Set it back to go on. {way_out}"
-    )
+    if begun is None:
+        raise ConfigError(
+            f"{stage.folder} holds {work}, begun with another config or by an earlier raysl, which did not say with which. "
+            f"Move that folder away to keep it. {way_out}"
+        )
+    if stage.with_limits(begun) != storage_form(stage.config):
+        raise ConfigError(
+            f"{stage.folder} holds {work} with another config ({_changes(begun, stage)}). Set it back to go on. {way_out}"
+        )
 
 
 def _changes(old: Mapping[str, Any], stage: Stage) -> str:
-    return ", ".join(_differences(dict(old), storage_form(stage.config)))
+    return ", ".join(_differences(stage.with_limits(old), storage_form(stage.config)))
+
+
+def _fingerprint(config: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
+    return storage.hash_json({"config": config, "inputs": inputs})
 
 
 def storage_form(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from raysl import stage as stages
+from raysl import storage
 from raysl.errors import ConfigError, StageError
 from raysl.stage import Stage
 
@@ -44,6 +45,13 @@ def test_unfinished_work_is_kept_for_the_same_config_only(tmp_path: Path) -> Non
     assert not (Stage(tmp_path, "prepare", {"a": 2}, {}).begin() / "half").exists()
 
 
+def test_work_is_not_marked_before_it_says_what_it_was_begun_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+    monkeypatch.setattr(storage, "write_text", lambda path, text: written.append(Path(path).name))
+    Stage(tmp_path, "prepare", {"a": 1}, {}).begin()
+    assert written == [".config.json", ".fingerprint"]
+
+
 def test_other_config_is_refused_by_the_key_that_differs(tmp_path: Path) -> None:
     make(tmp_path, {"prepare": {"filters": [1], "seed": 1}, "same": 0})
     other = Stage(tmp_path, "prepare", {"prepare": {"filters": [1], "seed": 2}, "same": 0}, {})
@@ -57,7 +65,6 @@ def test_unfinished_work_of_another_config_is_refused_where_it_is_dear(tmp_path:
         Stage(tmp_path, "pretrain", {"lr": (1, 2)}, {"prepare": "a"}),
         Stage(tmp_path, "pretrain", {"lr": (1, 3)}, {}),
     )
-    stages.check_unfinished(begun, "work", redo=False)  # nothing is there
     begun.begin()
     stages.check_unfinished(Stage(tmp_path, "pretrain", {"lr": (1, 2)}, {"prepare": "b"}), "work", redo=False)
     with pytest.raises(ConfigError, match=r"holds work with another config \(lr: \[1, 2\] -> \[1, 3\]\).*add --redo"):

@@ -9,7 +9,7 @@ from raysl.data.prepared import Prepared
 from raysl.errors import ConfigError
 from raysl.progress import Progress, say
 from raysl.run_config import RunConfig
-from raysl.stage import WAY_OUT, Manifest, Stage, check_same_config, check_unfinished, section
+from raysl.stage import WAY_OUT, Manifest, Stage, check_same_config, check_unfinished, section, usual_limits
 from raysl.train.config import PretrainConfig
 
 OUTPUTS = ("model.safetensors", "model.json")
@@ -24,7 +24,7 @@ def stage_of(config: RunConfig) -> Stage:
         from raysl.train import start
 
         inputs |= start.check(Path(config.training.init_from), config.training.model, prepared)
-    return Stage(config.folder, "pretrain", settings, inputs)
+    return Stage(config.folder, "pretrain", settings, inputs, usual_limits(config, "pretrain"))
 
 
 def pretrain(config: RunConfig, redo: bool = False) -> Manifest:

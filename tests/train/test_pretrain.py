@@ -8,7 +8,9 @@ from raysl.errors import ConfigError
 from raysl.progress import Progress
 from raysl.run import claim_folder
 from raysl.run_config import RunConfig
-from raysl.train.pretrain import _show, pretrain, stage_of
+from raysl.stage import Stage
+from raysl.storage import write_json
+from raysl.train.pretrain import _show, check_earlier, pretrain, stage_of
 from tests.tiny_run import make_run
 
 
@@ -45,6 +47,41 @@ def test_a_run_that_stopped_itself_goes_on_with_other_limits(tmp_path: Path) -> 
     stage.finish({}, {}, {})
     for same in (config, other):  # and no later command takes it for another run
         claim_folder(same, (), redo=False)
+
+
+def begun_by_an_earlier_raysl(config: RunConfig, **health: object) -> Stage:
+    """The same unfinished work as one wrote it whose fingerprints named limits: with their given values."""
+    stage = stage_of(config)
+    given = {**stage.config, "pretrain": {**stage.config["pretrain"], "health": health}}
+    (stage.folder / ".fingerprint").write_text(Stage(stage.run_folder, "pretrain", given, stage.inputs).fingerprint)
+    write_json(stage.folder / ".config.json", given)
+    return Stage(stage.run_folder, "pretrain", given, stage.inputs)
+
+
+@pytest.mark.parametrize("patience", [0, 5])
+def test_limits_that_an_earlier_raysl_wrote_down_are_no_other_config(tmp_path: Path, patience: int) -> None:
+    config = changed(begun(tmp_path), health={"patience": 0})
+    earlier = begun_by_an_earlier_raysl(config, patience=patience)
+    check_earlier(stage_of(config), redo=False)
+    stage_of(config).begin()
+    assert (tmp_path / "pretrain" / "checkpoints" / "step-000000005").is_dir()
+    earlier.finish({}, {}, {})
+    assert stage_of(config).done() is not None
+    claim_folder(config, (), redo=False)
+    with pytest.raises(ConfigError, match=r"another config \(pretrain.max_steps: 1000 -> 2000\)"):
+        pretrain(changed(config, max_steps=2000))
+
+
+def test_checkpoints_that_nothing_says_the_config_of_are_not_removed(tmp_path: Path) -> None:
+    config = begun(tmp_path)
+    (tmp_path / "pretrain" / ".config.json").unlink()
+    with pytest.raises(ConfigError, match=r"step-000000005, begun with another config or by an earlier raysl.*--redo"):
+        pretrain(changed(config, max_steps=2000))
+    assert (tmp_path / "pretrain" / "checkpoints" / "step-000000005").is_dir()
+    check_earlier(stage_of(config), redo=False)  # its own config may go on, and says from then on which it is
+    stage_of(config).begin()
+    with pytest.raises(ConfigError, match=r"pretrain.max_steps: 1000 -> 2000"):
+        pretrain(changed(config, max_steps=2000))
 
 
 def test_mlflow_is_looked_for_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
