@@ -33,16 +33,15 @@ def stages(config: RunConfig) -> list[str]:
 
 
 def claim_folder(config: RunConfig, remade: tuple[str, ...], redo: bool) -> None:
-    """Writes config.yaml into the run folder; ConfigError where a finished stage was made with another config.
+    """Writes config.yaml into the run folder; ConfigError where a stage was made, or trained to a checkpoint, with another.
 
     `remade` are the stages that the command makes or that follow it: `redo` may change those, never the ones before.
     """
     for name in STAGES:
-        manifest = read_manifest(config.folder, name)
-        if manifest is not None:
-            now = {**manifest.config, **section(config, *manifest.config)}
-            stage = Stage(config.folder, name, now, manifest.inputs, usual_limits(config, *manifest.config))
-            check_same_config(stage, redo and name in remade)
+        begun = Stage(config.folder, name, {}, {}).begun_with()
+        if begun is not None:
+            now = {**begun, **section(config, *begun)}
+            check_same_config(Stage(config.folder, name, now, {}, usual_limits(config, *begun)), redo and name in remade)
     storage.write_text(config.folder / "config.yaml", base.dump(config))
 
 

@@ -17,6 +17,8 @@ from raysl.errors import ConfigError, StageError
 
 MANIFEST = "manifest.json"
 MARKER = ".fingerprint"
+CHECKPOINTS = "checkpoints"
+MADE = "was made"
 BEGUN_WITH = ".config.json"
 """What the unfinished work in a stage's folder depends on."""
 
@@ -129,6 +131,13 @@ class Stage:
             return dict(manifest.config)
         return storage.read_json(path) if path.is_file() else None
 
+    def work(self) -> str:
+        """What the folder holds that would be missed, in words; "" for none."""
+        if (self.folder / MANIFEST).is_file():
+            return MADE
+        saved = sorted(path.name for path in (self.folder / CHECKPOINTS).glob("step-*"))
+        return f"holds a training that has come to {saved[-1]}" if saved else ""
+
     def with_limits(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """A config that was written, with `limits` in place of what it says of them."""
         changed = {name: {**config[name], **usual} for name, usual in self.limits.items() if config.get(name)}
@@ -185,26 +194,20 @@ WAY_OUT = "Name another folder with run_dir=..., or add --redo to make this stag
 
 
 def check_same_config(stage: Stage, redo: bool, way_out: str = WAY_OUT) -> None:
-    """Refuses to overwrite a finished stage that another config made, unless `redo` was asked for."""
-    manifest = read_manifest(stage.run_folder, stage.name)
-    if manifest is None or redo or stage.with_limits(manifest.config) == storage_form(stage.config):
+    """Refuses to overwrite a finished stage, or checkpoints, that another config made, unless `redo` was asked for."""
+    work, begun = stage.work(), stage.begun_with()
+    if redo or not work or begun is None or stage.with_limits(begun) == storage_form(stage.config):
         return
-    raise ConfigError(f"{stage.folder} was made with another config ({_changes(manifest.config, stage)}). {way_out}")
+    back = "" if work == MADE else "Set it back to go on. "
+    raise ConfigError(f"{stage.folder} {work} with another config ({_changes(begun, stage)}). {back}{way_out}")
 
 
-def check_unfinished(stage: Stage, work: str, redo: bool, way_out: str = WAY_OUT) -> None:
-    """Refuses to remove unfinished `work`, in words, that another config began, unless `redo` was asked for."""
-    begun = stage.begun_with()
-    if redo or stage.goes_on():
-        return
-    if begun is None:
+def check_known(stage: Stage, redo: bool, way_out: str = WAY_OUT) -> None:
+    """Refuses to remove checkpoints of which nothing says what they were made with, unless `redo` was asked for."""
+    if stage.work() and not redo and not stage.goes_on() and stage.begun_with() is None:
         raise ConfigError(
-            f"{stage.folder} holds {work}, begun with another config or by an earlier raysl, which did not say with which. "
-            f"Move that folder away to keep it. {way_out}"
-        )
-    if stage.with_limits(begun) != storage_form(stage.config):
-        raise ConfigError(
-            f"{stage.folder} holds {work} with another config ({_changes(begun, stage)}). Set it back to go on. {way_out}"
+            f"{stage.folder} {stage.work()}, begun with another config or by an earlier raysl, which did not say with "
+            f"which. Move that folder away to keep it. {way_out}"
         )
 
 

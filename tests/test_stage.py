@@ -61,15 +61,14 @@ def test_other_config_is_refused_by_the_key_that_differs(tmp_path: Path) -> None
 
 
 def test_unfinished_work_of_another_config_is_refused_where_it_is_dear(tmp_path: Path) -> None:
-    begun, other = (
-        Stage(tmp_path, "pretrain", {"lr": (1, 2)}, {"prepare": "a"}),
-        Stage(tmp_path, "pretrain", {"lr": (1, 3)}, {}),
-    )
-    begun.begin()
-    stages.check_unfinished(Stage(tmp_path, "pretrain", {"lr": (1, 2)}, {"prepare": "b"}), "work", redo=False)
-    with pytest.raises(ConfigError, match=r"holds work with another config \(lr: \[1, 2\] -> \[1, 3\]\).*add --redo"):
-        stages.check_unfinished(other, "work", redo=False)
-    stages.check_unfinished(other, "work", redo=True)
+    begun, other = (Stage(tmp_path, "pretrain", {"lr": (1, value)}, {"prepare": "a"}) for value in (2, 3))
+    (begun.begin() / "half").write_text("")
+    stages.check_same_config(other, redo=False)  # no checkpoint yet
+    (begun.folder / "checkpoints" / "step-000000005").mkdir(parents=True)
+    stages.check_same_config(begun, redo=False)
+    with pytest.raises(ConfigError, match=r"to step-000000005 with another config \(lr: \[1, 2\] -> \[1, 3\]\).*add --redo"):
+        stages.check_same_config(other, redo=False)
+    stages.check_same_config(other, redo=True)
 
 
 def test_stages_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:

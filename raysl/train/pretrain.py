@@ -9,7 +9,7 @@ from raysl.data.prepared import Prepared
 from raysl.errors import ConfigError
 from raysl.progress import Progress, say
 from raysl.run_config import RunConfig
-from raysl.stage import WAY_OUT, Manifest, Stage, check_same_config, check_unfinished, section, usual_limits
+from raysl.stage import WAY_OUT, Manifest, Stage, check_known, check_same_config, section, usual_limits
 from raysl.train.config import PretrainConfig
 
 OUTPUTS = ("model.safetensors", "model.json")
@@ -57,9 +57,7 @@ def pretrain(config: RunConfig, redo: bool = False) -> Manifest:
 def check_earlier(stage: Stage, redo: bool, way_out: str = WAY_OUT) -> None:
     """ConfigError where the folder holds a model or checkpoints of another config, which would be removed."""
     check_same_config(stage, redo, way_out)
-    saved = sorted(path.name for path in (stage.folder / "checkpoints").glob("step-*"))
-    if saved:
-        check_unfinished(stage, f"a training that has come to {saved[-1]}", redo, way_out)
+    check_known(stage, redo, way_out)
 
 
 def check_mlflow(settings: PretrainConfig) -> None:

@@ -7,7 +7,7 @@ import pytest
 from raysl.errors import ConfigError
 from raysl.progress import Progress
 from raysl.run import claim_folder
-from raysl.run_config import RunConfig
+from raysl.run_config import STAGES, RunConfig, load
 from raysl.stage import Stage
 from raysl.storage import write_json
 from raysl.train.pretrain import _show, check_earlier, pretrain, stage_of
@@ -56,6 +56,15 @@ def begun_by_an_earlier_raysl(config: RunConfig, **health: object) -> Stage:
     (stage.folder / ".fingerprint").write_text(Stage(stage.run_folder, "pretrain", given, stage.inputs).fingerprint)
     write_json(stage.folder / ".config.json", given)
     return Stage(stage.run_folder, "pretrain", given, stage.inputs)
+
+
+def test_a_refused_start_leaves_the_config_of_the_unfinished_training(tmp_path: Path) -> None:
+    config = changed(begun(tmp_path), num_workers=1)
+    claim_folder(config, (), redo=False)
+    with pytest.raises(ConfigError, match=r"max_steps: 1000 -> 2000\)\. Set it back to go on"):
+        claim_folder(changed(config, max_steps=2000), STAGES[1:], redo=False)
+    assert load(tmp_path / "config.yaml") == config
+    claim_folder(changed(config, max_steps=2000), STAGES[1:], redo=True)
 
 
 @pytest.mark.parametrize("patience", [0, 5])
