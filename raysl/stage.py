@@ -17,6 +17,8 @@ from raysl.errors import ConfigError, StageError
 
 MANIFEST = "manifest.json"
 MARKER = ".fingerprint"
+BEGUN_FROM = ".inputs.json"
+"""Beside it: what the work is made from."""
 CHECKPOINTS = "checkpoints"
 MADE = "was made"
 BEGUN_WITH = ".config.json"
@@ -66,6 +68,12 @@ def made_from(run_folder: str | Path, stages: Sequence[str], free: Collection[st
     for name in stages:
         for earlier, content in made[name].inputs.items():
             if name not in free and earlier in made and made[earlier].content_hash != content:
+                _, places = Stage(Path(run_folder), name, {}, {}).begun_from() or ({}, {})
+                if earlier in places:
+                    raise StageError(
+                        f"`{name}` was made with {places[earlier]}, not from the `{earlier}` in the run folder. "
+                        f"Give {places[earlier]} here too, or run `raysl {name} --redo` first."
+                    )
                 raise StageError(
                     f"`{name}` was made from an earlier `{earlier}` than the one in the run folder. "
                     f"Run `raysl {name}` first, or `raysl run` for all stages."
@@ -83,6 +91,8 @@ class Stage:
     inputs: Mapping[str, str]
     limits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """`usual_limits` of the config: an earlier raysl wrote other values where `config` has these."""
+    places: Mapping[str, str] = field(default_factory=dict)
+    """Input that is no output of this run -> the setting that names it, as `key=value`."""
     started: float = field(default_factory=time.monotonic)
 
     @property
@@ -109,6 +119,8 @@ class Stage:
         if not self.goes_on():
             storage.remove(self.folder)
             self.folder.mkdir(parents=True)
+        said = {"inputs": dict(self.inputs), "places": dict(self.places)}
+        storage.write_json(self.folder / BEGUN_FROM, said)
         if not (self.folder / BEGUN_WITH).is_file():
             storage.write_json(self.folder / BEGUN_WITH, storage_form(self.config))
             storage.write_text(self.folder / MARKER, self.fingerprint)  # last: marked work says what it was begun with
@@ -130,6 +142,14 @@ class Stage:
         if manifest is not None:
             return dict(manifest.config)
         return storage.read_json(path) if path.is_file() else None
+
+    def begun_from(self) -> tuple[Mapping[str, str], Mapping[str, str]] | None:
+        """Inputs and places of the work in the folder, finished or not; None where nothing says them."""
+        manifest, path = read_manifest(self.run_folder, self.name), self.folder / BEGUN_FROM
+        said = storage.read_json(path) if path.is_file() else None
+        if manifest is not None:
+            return manifest.inputs, said["places"] if said else {}
+        return (said["inputs"], said["places"]) if said else None
 
     def work(self) -> str:
         """What the folder holds that would be missed, in words; "" for none."""
@@ -202,13 +222,31 @@ def check_same_config(stage: Stage, redo: bool, way_out: str = WAY_OUT) -> None:
     raise ConfigError(f"{stage.folder} {work} with another config ({_changes(begun, stage)}). {back}{way_out}")
 
 
-def check_known(stage: Stage, redo: bool, way_out: str = WAY_OUT) -> None:
-    """Refuses to remove checkpoints of which nothing says what they were made with, unless `redo` was asked for."""
-    if stage.work() and not redo and not stage.goes_on() and stage.begun_with() is None:
+def check_same_inputs(stage: Stage, redo: bool, way_out: str = WAY_OUT) -> None:
+    """Refuses to remove a model or checkpoints because of inputs from outside the run folder, unless `redo` was asked for.
+
+    What was made from an earlier output of this very run may go: the output has gone before.
+    """
+    work = stage.work()
+    if redo or not work or stage.goes_on():
+        return
+    before = stage.begun_from()
+    if before is None or stage.begun_with() is None:
         raise ConfigError(
-            f"{stage.folder} {stage.work()}, begun with another config or by an earlier raysl, which did not say with "
-            f"which. Move that folder away to keep it. {way_out}"
+            f"{stage.folder} {work} with another config or from other inputs; an earlier raysl began it and did not say "
+            f"with which. Move that folder away to keep it. {way_out}"
         )
+    inputs, places = before
+    for name in sorted({*places, *stage.places}):
+        if inputs.get(name) != stage.inputs.get(name):
+            moved = _moved(places.get(name), stage.places.get(name), f"the run's own `{name}`")
+            raise ConfigError(f"{stage.folder} {work} from other inputs: {moved} {way_out}")
+
+
+def _moved(was: str | None, now: str | None, own: str) -> str:
+    if was == now:
+        return f"what {now} names has changed since. Put it back to keep it."
+    return f"{was or own} then, {now or own} now. {f'Give {was}' if was else f'Leave {now} out'} to keep it."
 
 
 def _changes(old: Mapping[str, Any], stage: Stage) -> str:

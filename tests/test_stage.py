@@ -49,7 +49,7 @@ def test_work_is_not_marked_before_it_says_what_it_was_begun_with(tmp_path: Path
     written: list[str] = []
     monkeypatch.setattr(storage, "write_text", lambda path, text: written.append(Path(path).name))
     Stage(tmp_path, "prepare", {"a": 1}, {}).begin()
-    assert written == [".config.json", ".fingerprint"]
+    assert written == [".inputs.json", ".config.json", ".fingerprint"]
 
 
 def test_other_config_is_refused_by_the_key_that_differs(tmp_path: Path) -> None:
@@ -69,6 +69,34 @@ def test_unfinished_work_of_another_config_is_refused_where_it_is_dear(tmp_path:
     with pytest.raises(ConfigError, match=r"to step-000000005 with another config \(lr: \[1, 2\] -> \[1, 3\]\).*add --redo"):
         stages.check_same_config(other, redo=False)
     stages.check_same_config(other, redo=True)
+
+
+def test_work_from_inputs_outside_the_run_is_refused_where_these_change(tmp_path: Path) -> None:
+    def of(content: str, place: str | None) -> Stage:
+        places = {"prepare": f"feed={place}"} if place else {}
+        return Stage(tmp_path, "pretrain", {}, {"prepare": content}, places=places)
+
+    begun = of("a", "/big")
+    (begun.begin() / "checkpoints" / "step-000000005").mkdir(parents=True)
+    for _ in range(2):  # unfinished, then finished
+        stages.check_same_inputs(of("a", "/moved"), redo=False)
+        with pytest.raises(ConfigError, match=r"feed=/big then, the run's own `prepare` now\. Give feed=/big to keep it"):
+            stages.check_same_inputs(of("own", None), redo=False)
+        with pytest.raises(ConfigError, match=r"what feed=/big names has changed since\. Put it back.*--redo"):
+            stages.check_same_inputs(of("b", "/big"), redo=False)
+        stages.check_same_inputs(of("own", None), redo=True)
+        begun.finish({}, {}, {})
+
+
+@pytest.mark.parametrize("done", [False, True])
+def test_work_from_an_output_of_the_run_goes_with_it(tmp_path: Path, done: bool) -> None:
+    begun = Stage(tmp_path, "pretrain", {}, {"prepare": "a"})
+    (begun.begin() / "checkpoints" / "step-000000005").mkdir(parents=True)
+    if done:
+        begun.finish({}, {}, {})
+    stages.check_same_inputs(Stage(tmp_path, "pretrain", {}, {"prepare": "made anew"}), redo=False)
+    with pytest.raises(ConfigError, match=r"the run's own `prepare` then, feed=/big now\. Leave feed=/big out to keep it"):
+        stages.check_same_inputs(Stage(tmp_path, "pretrain", {}, {"prepare": "b"}, places={"prepare": "feed=/big"}), False)
 
 
 def test_stages_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:

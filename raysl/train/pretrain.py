@@ -9,7 +9,7 @@ from raysl.data.prepared import Prepared
 from raysl.errors import ConfigError
 from raysl.progress import Progress, say
 from raysl.run_config import RunConfig
-from raysl.stage import WAY_OUT, Manifest, Stage, check_known, check_same_config, section, usual_limits
+from raysl.stage import WAY_OUT, Manifest, Stage, check_same_config, check_same_inputs, read_manifest, section, usual_limits
 from raysl.train.config import PretrainConfig
 
 OUTPUTS = ("model.safetensors", "model.json")
@@ -19,12 +19,16 @@ def stage_of(config: RunConfig) -> Stage:
     """Raises StageError where there are no prepared outputs."""
     settings = {"seed": config.seed, **section(config, "pretrain")}
     prepared = Prepared.of(config)
-    inputs = {"prepare": prepared.manifest.content_hash}
+    inputs, places = {"prepare": prepared.manifest.content_hash}, {}
+    own = read_manifest(config.folder, "prepare")
+    if own is None or own.content_hash != inputs["prepare"]:  # a copy of the run's own is as good as its own
+        places["prepare"] = f"pretrain.feed.shards={config.training.feed.shards}"
     if config.training.init_from is not None:
         from raysl.train import start
 
         inputs |= start.check(Path(config.training.init_from), config.training.model, prepared)
-    return Stage(config.folder, "pretrain", settings, inputs, usual_limits(config, "pretrain"))
+        places["init_from"] = f"pretrain.init_from={config.training.init_from}"
+    return Stage(config.folder, "pretrain", settings, inputs, usual_limits(config, "pretrain"), places)
 
 
 def pretrain(config: RunConfig, redo: bool = False) -> Manifest:
@@ -55,9 +59,9 @@ def pretrain(config: RunConfig, redo: bool = False) -> Manifest:
 
 
 def check_earlier(stage: Stage, redo: bool, way_out: str = WAY_OUT) -> None:
-    """ConfigError where the folder holds a model or checkpoints of another config, which would be removed."""
+    """ConfigError where the folder holds a model or checkpoints of another config, or from elsewhere, that would go."""
     check_same_config(stage, redo, way_out)
-    check_known(stage, redo, way_out)
+    check_same_inputs(stage, redo, way_out)
 
 
 def check_mlflow(settings: PretrainConfig) -> None:

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from raysl.errors import ConfigError
+from raysl.errors import ConfigError, StageError
 from raysl.progress import Progress
 from raysl.run import claim_folder
 from raysl.run_config import STAGES, RunConfig, load
-from raysl.stage import Stage
+from raysl.stage import Stage, made_from
 from raysl.storage import write_json
 from raysl.train.pretrain import _show, check_earlier, pretrain, stage_of
 from tests.tiny_run import make_run
@@ -67,6 +67,25 @@ def test_a_refused_start_leaves_the_config_of_the_unfinished_training(tmp_path: 
     claim_folder(changed(config, max_steps=2000), STAGES[1:], redo=True)
 
 
+def test_a_training_on_other_shards_is_not_removed_when_the_setting_is_left_out(tmp_path: Path) -> None:
+    config, big = make_run(tmp_path / "run"), make_run(tmp_path / "big", seed=1)
+    Stage(big.folder, "prepare", {}, {}).finish({}, {}, {"more": "rows"})
+    fed = changed(config, feed={"shards": str(big.folder / "prepare")})
+    (config.folder / "pretrain" / "manifest.json").unlink()
+    (stage_of(fed).begin() / "checkpoints" / "step-000000005").mkdir(parents=True)
+    check_earlier(stage_of(fed), redo=False)
+    setting = rf"Give pretrain\.feed\.shards={tmp_path}/big/prepare"
+    with pytest.raises(ConfigError, match=rf"come to step-000000005 from other inputs: .*{setting} to keep it"):
+        pretrain(config)
+    stage_of(fed).finish({}, {}, {})
+    with pytest.raises(ConfigError, match=rf"was made from other inputs: .*{setting} to keep it"):
+        pretrain(config)
+    with pytest.raises(StageError, match=rf"{setting} here too"):
+        made_from(config.folder, ("prepare", "pretrain"), config.free_stages)
+    own = changed(config, feed={"shards": str(config.folder / "prepare")})
+    assert (stage_of(own).places, stage_of(own).inputs) == ({}, stage_of(config).inputs)
+
+
 @pytest.mark.parametrize("patience", [0, 5])
 def test_limits_that_an_earlier_raysl_wrote_down_are_no_other_config(tmp_path: Path, patience: int) -> None:
     config = changed(begun(tmp_path), health={"patience": 0})
@@ -83,8 +102,9 @@ def test_limits_that_an_earlier_raysl_wrote_down_are_no_other_config(tmp_path: P
 
 def test_checkpoints_that_nothing_says_the_config_of_are_not_removed(tmp_path: Path) -> None:
     config = begun(tmp_path)
-    (tmp_path / "pretrain" / ".config.json").unlink()
-    with pytest.raises(ConfigError, match=r"step-000000005, begun with another config or by an earlier raysl.*--redo"):
+    for name in (".config.json", ".inputs.json"):
+        (tmp_path / "pretrain" / name).unlink()
+    with pytest.raises(ConfigError, match=r"step-000000005 with another config or from .* an earlier raysl.*--redo"):
         pretrain(changed(config, max_steps=2000))
     assert (tmp_path / "pretrain" / "checkpoints" / "step-000000005").is_dir()
     check_earlier(stage_of(config), redo=False)  # its own config may go on, and says from then on which it is
