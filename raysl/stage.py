@@ -8,7 +8,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import raysl
 from raysl import storage
@@ -16,6 +16,7 @@ from raysl.config import Config
 from raysl.errors import ConfigError, StageError
 
 MANIFEST = "manifest.json"
+TOKENIZER = "tokenizer.json"
 MARKER = ".fingerprint"
 BEGUN_FROM = ".inputs.json"
 """Beside it: what the work is made from."""
@@ -62,23 +63,40 @@ def made_from(run_folder: str | Path, stages: Sequence[str], free: Collection[st
     """Content hashes of finished stages: what a later one is made from.
 
     StageError where one is missing, or was made from an output of another one that has been made anew since; those that
-    are `free` may be made from outputs of other runs.
+    are `free` may be made from outputs of other runs with the same tokenizer.
     """
     made = {name: require(run_folder, name, name) for name in stages}
     for name in stages:
         for earlier, content in made[name].inputs.items():
-            if name not in free and earlier in made and made[earlier].content_hash != content:
-                _, places = Stage(Path(run_folder), name, {}, {}).begun_from() or ({}, {})
-                if earlier in places:
-                    raise StageError(
-                        f"`{name}` was made with {places[earlier]}, not from the `{earlier}` in the run folder. "
-                        f"Give {places[earlier]} here too, or run `raysl {name} --redo` first."
-                    )
-                raise StageError(
-                    f"`{name}` was made from an earlier `{earlier}` than the one in the run folder. "
-                    f"Run `raysl {name}` first, or `raysl run` for all stages."
-                )
+            if earlier not in made or made[earlier].content_hash == content:
+                continue
+            if name not in free:
+                _refuse(Path(run_folder), name, earlier)
+            _check_tokenizer(Path(run_folder), name, earlier)
     return {name: manifest.content_hash for name, manifest in made.items()}
+
+
+def _refuse(run_folder: Path, name: str, earlier: str) -> NoReturn:
+    _, places = Stage(run_folder, name, {}, {}).begun_from() or ({}, {})
+    if earlier in places:
+        raise StageError(
+            f"`{name}` was made with {places[earlier]}, not from the `{earlier}` in the run folder. "
+            f"Give {places[earlier]} here too, or run `raysl {name} --redo` first."
+        )
+    raise StageError(
+        f"`{name}` was made from an earlier `{earlier}` than the one in the run folder. "
+        f"Run `raysl {name}` first, or `raysl run` for all stages."
+    )
+
+
+def _check_tokenizer(run_folder: Path, name: str, earlier: str) -> None:
+    """An encoder that reads other tokens than it was trained on gives no error, only bad embeddings."""
+    theirs, ours = run_folder / name / "export" / TOKENIZER, run_folder / earlier / TOKENIZER
+    if theirs.is_file() and ours.is_file() and storage.read_json(theirs) != storage.read_json(ours):
+        raise StageError(
+            f"`{name}` was trained with another tokenizer ({theirs}) than `{earlier}` has ({ours}). "
+            f"Give prepare.tokenizer.path={theirs} and run `raysl {earlier} --redo`, or train on shards of this tokenizer."
+        )
 
 
 @dataclass

@@ -116,6 +116,21 @@ def test_stages_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
     assert stages.made_from(tmp_path, ("prepare", "pretrain"), free=("pretrain",))["pretrain"] == inputs["pretrain"]
 
 
+def test_an_encoder_from_elsewhere_has_to_read_the_tokens_of_the_run(tmp_path: Path) -> None:
+    theirs, ours = tmp_path / "pretrain" / "export" / "tokenizer.json", tmp_path / "prepare" / "tokenizer.json"
+    for path, inputs in ((ours, {}), (theirs, {"prepare": "of another run"})):
+        stage = Stage(tmp_path, path.relative_to(tmp_path).parts[0], {}, inputs)
+        stage.begin()
+        storage.write_json(path, {"model": {"vocab": {"a": 5}}})
+        stage.finish({}, {}, {})
+    assert len(stages.made_from(tmp_path, ("prepare", "pretrain"), free=("pretrain",))) == 2
+    storage.write_json(theirs, {"model": {"vocab": {"a": 6}}})
+    with pytest.raises(StageError, match=rf"other tokenizer \({theirs}\).*\({ours}\).*prepare.tokenizer.path={theirs}"):
+        stages.made_from(tmp_path, ("prepare", "pretrain"), free=("pretrain",))
+    theirs.unlink()  # a model that is ours alone is not exported
+    assert len(stages.made_from(tmp_path, ("prepare", "pretrain"), free=("pretrain",))) == 2
+
+
 def test_equal_config_is_no_conflict_whatever_its_python_types(tmp_path: Path) -> None:
     make(tmp_path, {"budgets": (5, 20)})
     stages.check_same_config(Stage(tmp_path, "prepare", {"budgets": (5, 20)}, {}), redo=False)
