@@ -39,7 +39,8 @@ def claim_folder(config: RunConfig, remade: tuple[str, ...], redo: bool) -> None
     """
     for name in STAGES:
         begun = Stage(config.folder, name, {}, {}).begun_with()
-        if begun is not None:
+        left_out = getattr(config, name) is None and name != "pretrain"  # then no command reads it
+        if begun is not None and not left_out:
             now = {**begun, **section(config, *begun)}
             check_same_config(Stage(config.folder, name, now, {}, usual_limits(config, *begun)), redo and name in remade)
     storage.write_text(config.folder / "config.yaml", base.dump(config))
