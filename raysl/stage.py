@@ -173,8 +173,12 @@ class Stage:
         """What the folder holds that would be missed, in words; "" for none."""
         if (self.folder / MANIFEST).is_file():
             return MADE
-        saved = sorted(path.name for path in (self.folder / CHECKPOINTS).glob("step-*"))
+        saved = self.checkpoints()
         return f"holds a training that has come to {saved[-1]}" if saved else ""
+
+    def checkpoints(self) -> list[str]:
+        """Names of the training states in the folder, in the order of their steps."""
+        return sorted(path.name for path in (self.folder / CHECKPOINTS).glob("step-*") if path.name[5:].isdigit())
 
     def with_limits(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """A config that was written, with `limits` in place of what it says of them."""

@@ -53,7 +53,7 @@ def pretrain(config: RunConfig, redo: bool = False) -> Manifest:
 
     say(f"pretrain: peak learning rate {optimizers.peak_rate(settings.optimizer, settings.global_batch_size):.3g}")
     with Progress(f"pretrain: {settings.objective.type}", settings.max_steps, "steps") as progress:
-        result = run.train(config, lambda message: _show(progress, message))
+        result = run.train(config, _Shown(progress, stage))
         progress.set(settings.max_steps)
     return finish(stage, result, settings)
 
@@ -85,13 +85,22 @@ def _workers(settings: PretrainConfig) -> str:
     return f"{number} workers, {settings.global_batch_size} rows a step"
 
 
-def _show(progress: Progress, message: dict[str, Any]) -> None:
-    if "start" in message:
-        progress.start_at(message["start"])
-        return
-    from raysl.train.reporting import note_of
+class _Shown:
+    """Puts what rank 0 logs on the screen: each evaluation once, though every start writes the earlier ones anew."""
 
-    if "loss" in message:
-        progress.set(message["step"], note_of(message))
-    else:
-        progress.tell(f"{progress.title}  step {message['step']:,}  {note_of(message)}")
+    def __init__(self, progress: Progress, stage: Stage) -> None:
+        self.progress, saved = progress, stage.checkpoints()
+        self.told = int(saved[-1].removeprefix("step-")) if saved else -1
+        """Step of the last evaluation that was told, by this start of the command or an earlier one."""
+
+    def __call__(self, message: dict[str, Any]) -> None:
+        if "start" in message:
+            self.progress.start_at(message["start"])
+            return
+        from raysl.train.reporting import note_of
+
+        if "loss" in message:
+            self.progress.set(message["step"], note_of(message))
+        elif message["step"] > self.told:
+            self.told = message["step"]
+            self.progress.tell(f"{self.progress.title}  step {message['step']:,}  {note_of(message)}")

@@ -8,9 +8,10 @@ from raysl.errors import ConfigError, StageError
 from raysl.progress import Progress
 from raysl.run import claim_folder
 from raysl.run_config import STAGES, RunConfig, load
-from raysl.stage import Stage, made_from
+from raysl.stage import Stage, log_metrics, made_from
 from raysl.storage import write_json
-from raysl.train.pretrain import _show, check_earlier, pretrain, stage_of
+from raysl.train.pretrain import _Shown, check_earlier, pretrain, stage_of
+from raysl.train.reporting import Followed, drop_metrics_after
 from tests.tiny_run import make_run
 
 
@@ -140,14 +141,32 @@ def test_paths_that_travel_to_workers_are_absolute(tmp_path: Path, monkeypatch: 
     assert away.anchored().training == away.training
 
 
-def test_every_evaluation_reaches_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_evaluation_reaches_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with Progress("pretrain: gpt", 100, "steps") as progress:
+        show = _Shown(progress, Stage(tmp_path, "pretrain", {}, {}))
         for step in range(1, 5):
             logged = {"loss": 2.0, "tokens_per_second": 9.0, "data_wait": 0.0, "learning_rate": 0.1, "gradient_norm": 1.0}
-            _show(progress, {"step": step, **logged})
-            _show(progress, {"step": step, "held_out_loss": 3.0 + step, "knn_accuracy": 0.5})
+            show({"step": step, **logged})
+            show({"step": step, "held_out_loss": 3.0 + step, "knn_accuracy": 0.5})
     said = capsys.readouterr().err
     assert all(f"pretrain: gpt  step {step}  held-out loss {3 + step}.000  kNN 0.500" in said for step in range(1, 5))
+
+
+def test_a_start_does_not_tell_the_evaluations_of_earlier_ones_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = begun(tmp_path)
+    log_metrics(tmp_path, "pretrain", step=5, held_out_loss=1.0)
+    with Progress("pretrain: bert", 100, "steps") as progress:
+        show, followed = _Shown(progress, stage_of(config)), Followed(tmp_path)
+        for restart in range(2):  # the resumed start, then one after a worker has died
+            drop_metrics_after(tmp_path, 5 + restart)
+            log_metrics(tmp_path, "pretrain", start=5 + restart)
+            log_metrics(tmp_path, "pretrain", step=6 + restart, held_out_loss=1.0)
+            for message in followed.lines():
+                show(message)
+    said = capsys.readouterr().err
+    assert [said.count(f"step {step}  held-out loss") for step in (5, 6, 7)] == [0, 1, 1]
 
 
 def test_a_best_that_nobody_measures_is_refused(tmp_path: Path) -> None:
