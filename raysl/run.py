@@ -8,7 +8,7 @@ from raysl import config as base
 from raysl import storage
 from raysl.progress import say
 from raysl.run_config import STAGES, RunConfig
-from raysl.stage import Manifest, Stage, check_same_config, read_manifest, section
+from raysl.stage import Manifest, Stage, check_same_config, read_manifest, section, usual_limits
 
 FUNCTIONS = {
     "prepare": "raysl.data.pipeline:prepare",
@@ -33,15 +33,16 @@ def stages(config: RunConfig) -> list[str]:
 
 
 def claim_folder(config: RunConfig, remade: tuple[str, ...], redo: bool) -> None:
-    """Writes config.yaml into the run folder; ConfigError where a finished stage was made with another config.
+    """Writes config.yaml into the run folder; ConfigError where a stage was made, or trained to a checkpoint, with another.
 
     `remade` are the stages that the command makes or that follow it: `redo` may change those, never the ones before.
     """
     for name in STAGES:
-        manifest = read_manifest(config.folder, name)
-        if manifest is not None:
-            now = {**manifest.config, **section(config, *manifest.config)}
-            check_same_config(Stage(config.folder, name, now, manifest.inputs), redo and name in remade)
+        begun = Stage(config.folder, name, {}, {}).begun_with()
+        left_out = getattr(config, name) is None and name != "pretrain"  # then no command reads it
+        if begun is not None and not left_out:
+            now = {**begun, **section(config, *begun)}
+            check_same_config(Stage(config.folder, name, now, {}, usual_limits(config, *begun)), redo and name in remade)
     storage.write_text(config.folder / "config.yaml", base.dump(config))
 
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import raysl
 from raysl import storage
@@ -16,6 +16,12 @@ from raysl.config import Config
 from raysl.errors import ConfigError, StageError
 
 MANIFEST = "manifest.json"
+TOKENIZER = "tokenizer.json"
+MARKER = ".fingerprint"
+UNITS, BEGUN_FROM = ".units", ".inputs.json"
+"""Beside it: what the work is made from."""
+CHECKPOINTS = "checkpoints"
+MADE = "was made"
 BEGUN_WITH = ".config.json"
 """What the unfinished work in a stage's folder depends on."""
 
@@ -57,17 +63,40 @@ def made_from(run_folder: str | Path, stages: Sequence[str], free: Collection[st
     """Content hashes of finished stages: what a later one is made from.
 
     StageError where one is missing, or was made from an output of another one that has been made anew since; those that
-    are `free` may be made from outputs of other runs.
+    are `free` may be made from outputs of other runs with the same tokenizer.
     """
     made = {name: require(run_folder, name, name) for name in stages}
     for name in stages:
         for earlier, content in made[name].inputs.items():
-            if name not in free and earlier in made and made[earlier].content_hash != content:
-                raise StageError(
-                    f"`{name}` was made from an earlier `{earlier}` than the one in the run folder. "
-                    f"Run `raysl {name}` first, or `raysl run` for all stages."
-                )
+            if earlier not in made or made[earlier].content_hash == content:
+                continue
+            if name not in free:
+                _refuse(Path(run_folder), name, earlier)
+            _check_tokenizer(Path(run_folder), name, earlier)
     return {name: manifest.content_hash for name, manifest in made.items()}
+
+
+def _refuse(run_folder: Path, name: str, earlier: str) -> NoReturn:
+    _, places = Stage(run_folder, name, {}, {}).begun_from() or ({}, {})
+    if earlier in places:
+        raise StageError(
+            f"`{name}` was made with {places[earlier]}, not from the `{earlier}` in the run folder. "
+            f"Give {places[earlier]} here too, or run `raysl {name} --redo` first."
+        )
+    raise StageError(
+        f"`{name}` was made from an earlier `{earlier}` than the one in the run folder. "
+        f"Run `raysl {name}` first, or `raysl run` for all stages."
+    )
+
+
+def _check_tokenizer(run_folder: Path, name: str, earlier: str) -> None:
+    """An encoder that reads other tokens than it was trained on gives no error, only bad embeddings."""
+    theirs, ours = run_folder / name / "export" / TOKENIZER, run_folder / earlier / TOKENIZER
+    if theirs.is_file() and ours.is_file() and storage.read_json(theirs) != storage.read_json(ours):
+        raise StageError(
+            f"`{name}` was trained with another tokenizer ({theirs}) than `{earlier}` has ({ours}). "
+            f"Give prepare.tokenizer.path={theirs} and run `raysl {earlier} --redo`, or train on shards of this tokenizer."
+        )
 
 
 @dataclass
@@ -78,6 +107,10 @@ class Stage:
     name: str
     config: Mapping[str, Any]
     inputs: Mapping[str, str]
+    limits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """`usual_limits` of the config: an earlier raysl wrote other values where `config` has these."""
+    places: Mapping[str, str] = field(default_factory=dict)
+    """Input that is no output of this run -> the setting that names it, as `key=value`."""
     started: float = field(default_factory=time.monotonic)
 
     @property
@@ -86,30 +119,77 @@ class Stage:
 
     @property
     def fingerprint(self) -> str:
-        return storage.hash_json({"config": self.config, "inputs": self.inputs})
+        return _fingerprint(self.config, self.inputs)
 
     def done(self) -> Manifest | None:
         """The manifest when nothing has changed since and every file is there; None when there is work to do."""
         manifest = read_manifest(self.run_folder, self.name)
-        if manifest is None or manifest.fingerprint != self.fingerprint:
+        if manifest is None or not self._made_as_now(manifest):
             return None
         return manifest if all((self.folder / name).is_file() for name in manifest.files) else None
 
-    def begin(self, units: Any = None) -> Path:
-        """Makes the folder ready. Unfinished work of the same fingerprint and `units` stays; any other is removed.
+    def _made_as_now(self, manifest: Manifest) -> bool:
+        made = _fingerprint(self.with_limits(manifest.config), manifest.inputs)
+        return self.fingerprint in (manifest.fingerprint, made)
 
-        `units` says what each numbered unit of the work is made from, where the fingerprint alone does not.
+    def begin(self, units: Any = None) -> Path:
+        """Makes the folder ready. Unfinished work of the same config, inputs and `units` stays; of others it is removed.
+
+        `units` says what each numbered unit of the work is made from, where config and inputs alone do not.
         """
-        marker = self.folder / ".fingerprint"
-        begun = self.fingerprint if units is None else storage.hash_json([self.fingerprint, units])
-        if not marker.is_file() or marker.read_text() != begun:
+        cut, path = storage.hash_json(units), self.folder / UNITS
+        if not self.goes_on() or (path.read_text() if path.is_file() else storage.hash_json(None)) != cut:
             storage.remove(self.folder)
             self.folder.mkdir(parents=True)
-            storage.write_text(marker, begun)
+            if units is not None:
+                storage.write_text(path, cut)
+        said = {"inputs": dict(self.inputs), "places": dict(self.places)}
+        storage.write_json(self.folder / BEGUN_FROM, said)
+        if not (self.folder / BEGUN_WITH).is_file():
             storage.write_json(self.folder / BEGUN_WITH, storage_form(self.config))
+            storage.write_text(self.folder / MARKER, self.fingerprint)  # last: marked work says what it was begun with
         (self.folder / MANIFEST).unlink(missing_ok=True)
         self.started = time.monotonic()
         return self.folder
+
+    def goes_on(self) -> bool:
+        """Whether the work in the folder was begun with this config and from these inputs."""
+        marker, begun = self.folder / MARKER, self.begun_with()
+        same = {self.fingerprint}
+        if begun is not None and self.with_limits(begun) == storage_form(self.config):
+            same.add(_fingerprint(begun, self.inputs))
+        return marker.is_file() and marker.read_text() in same
+
+    def begun_with(self) -> dict[str, Any] | None:
+        """The config of the work in the folder, finished or not; None where nothing says it."""
+        manifest, path = read_manifest(self.run_folder, self.name), self.folder / BEGUN_WITH
+        if manifest is not None:
+            return dict(manifest.config)
+        return storage.read_json(path) if path.is_file() else None
+
+    def begun_from(self) -> tuple[Mapping[str, str], Mapping[str, str]] | None:
+        """Inputs and places of the work in the folder, finished or not; None where nothing says them."""
+        manifest, path = read_manifest(self.run_folder, self.name), self.folder / BEGUN_FROM
+        said = storage.read_json(path) if path.is_file() else None
+        if manifest is not None:
+            return manifest.inputs, said["places"] if said else {}
+        return (said["inputs"], said["places"]) if said else None
+
+    def work(self) -> str:
+        """What the folder holds that would be missed, in words; "" for none."""
+        if (self.folder / MANIFEST).is_file():
+            return MADE
+        saved = self.checkpoints()
+        return f"holds a training that has come to {saved[-1]}" if saved else ""
+
+    def checkpoints(self) -> list[str]:
+        """Names of the training states in the folder, in the order of their steps."""
+        return sorted(path.name for path in (self.folder / CHECKPOINTS).glob("step-*") if path.name[5:].isdigit())
+
+    def with_limits(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """A config that was written, with `limits` in place of what it says of them."""
+        changed = {name: {**config[name], **usual} for name, usual in self.limits.items() if config.get(name)}
+        return {**config, **changed}
 
     def finish(self, counts: Mapping[str, Any], metrics: Mapping[str, Any], files: Mapping[str, str]) -> Manifest:
         """Commits the stage: from here on it is done."""
@@ -141,38 +221,68 @@ def log_metrics(run_folder: str | Path, stage: str, **values: Any) -> None:
 def section(config: Config, *names: str) -> dict[str, Any]:
     """The named parts of a config as plain data: what a stage's fingerprint is made of. `Config.how` is left out."""
     parts = {name: value for name, value in config.model_dump(mode="json").items() if name in names}
+    usual = usual_limits(config, *names)
     for name, value in parts.items():
         whole = getattr(config, name)
         if isinstance(whole, Config) and isinstance(value, dict):
-            usual = {key: type(whole).model_fields[key].default.model_dump(mode="json") for key in whole.limits}
-            parts[name] = {key: usual.get(key, inner) for key, inner in value.items() if key not in whole.how}
+            parts[name] = {key: inner for key, inner in value.items() if key not in whole.how} | usual[name]
     return parts
+
+
+def usual_limits(config: Config, *names: str) -> dict[str, dict[str, Any]]:
+    """Of each named part its `Config.limits`, with the values that stand for all others."""
+    parts = {name: part for name in names if isinstance(part := getattr(config, name, None), Config)}
+    return {
+        name: {key: type(part).model_fields[key].default.model_dump(mode="json") for key in part.limits}
+        for name, part in parts.items()
+    }
 
 
 WAY_OUT = "Name another folder with run_dir=..., or add --redo to make this stage and those after it again."
 
 
 def check_same_config(stage: Stage, redo: bool, way_out: str = WAY_OUT) -> None:
-    """Refuses to overwrite a finished stage that another config made, unless `redo` was asked for."""
-    manifest = read_manifest(stage.run_folder, stage.name)
-    if manifest is None or redo or dict(manifest.config) == storage_form(stage.config):
+    """Refuses to overwrite a finished stage, or checkpoints, that another config made, unless `redo` was asked for."""
+    work, begun = stage.work(), stage.begun_with()
+    if redo or not work or begun is None or stage.with_limits(begun) == storage_form(stage.config):
         return
-    raise ConfigError(f"{stage.folder} was made with another config ({_changes(manifest.config, stage)}). {way_out}")
+    back = "" if work == MADE else "Set it back to go on. "
+    raise ConfigError(f"{stage.folder} {work} with another config ({_changes(begun, stage)}). {back}{way_out}")
 
 
-def check_unfinished(stage: Stage, work: str, redo: bool, way_out: str = WAY_OUT) -> None:
-    """Refuses to remove unfinished `work`, in words, that another config began, unless `redo` was asked for."""
-    path = stage.folder / BEGUN_WITH
-    if redo or not path.is_file() or storage.read_json(path) == storage_form(stage.config):
+def check_same_inputs(stage: Stage, redo: bool, way_out: str = WAY_OUT) -> None:
+    """Refuses to remove a model or checkpoints because of inputs from outside the run folder, unless `redo` was asked for.
+
+    What was made from an earlier output of this very run may go: the output has gone before.
+    """
+    work = stage.work()
+    if redo or not work or stage.goes_on():
         return
-    raise ConfigError(
-        f"{stage.folder} holds {work} with another config ({_changes(storage.read_json(path), stage)}). "
-        f"Set it back to go on. {way_out}"
-    )
+    before = stage.begun_from()
+    if before is None or stage.begun_with() is None:
+        raise ConfigError(
+            f"{stage.folder} {work} with another config or from other inputs; an earlier raysl began it and did not say "
+            f"with which. Move that folder away to keep it. {way_out}"
+        )
+    inputs, places = before
+    for name in sorted({*places, *stage.places}):
+        if inputs.get(name) != stage.inputs.get(name):
+            moved = _moved(places.get(name), stage.places.get(name), f"the run's own `{name}`")
+            raise ConfigError(f"{stage.folder} {work} from other inputs: {moved} {way_out}")
+
+
+def _moved(was: str | None, now: str | None, own: str) -> str:
+    if was == now:
+        return f"what {now} names has changed since. Put it back to keep it."
+    return f"{was or own} then, {now or own} now. {f'Give {was}' if was else f'Leave {now} out'} to keep it."
 
 
 def _changes(old: Mapping[str, Any], stage: Stage) -> str:
-    return ", ".join(_differences(dict(old), storage_form(stage.config)))
+    return ", ".join(_differences(stage.with_limits(old), storage_form(stage.config)))
+
+
+def _fingerprint(config: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
+    return storage.hash_json({"config": config, "inputs": inputs})
 
 
 def storage_form(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from raysl import stage as stages
+from raysl import storage
 from raysl.errors import ConfigError, StageError
 from raysl.stage import Stage
 
@@ -52,6 +53,13 @@ def test_unfinished_work_is_kept_for_the_same_units_only(tmp_path: Path) -> None
     assert not (stage.begin([[("a.parquet", 0, -1)]]) / "half").exists()
 
 
+def test_work_is_not_marked_before_it_says_what_it_was_begun_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+    monkeypatch.setattr(storage, "write_text", lambda path, text: written.append(Path(path).name))
+    Stage(tmp_path, "prepare", {"a": 1}, {}).begin()
+    assert written == [".inputs.json", ".config.json", ".fingerprint"]
+
+
 def test_other_config_is_refused_by_the_key_that_differs(tmp_path: Path) -> None:
     make(tmp_path, {"prepare": {"filters": [1], "seed": 1}, "same": 0})
     other = Stage(tmp_path, "prepare", {"prepare": {"filters": [1], "seed": 2}, "same": 0}, {})
@@ -61,16 +69,42 @@ def test_other_config_is_refused_by_the_key_that_differs(tmp_path: Path) -> None
 
 
 def test_unfinished_work_of_another_config_is_refused_where_it_is_dear(tmp_path: Path) -> None:
-    begun, other = (
-        Stage(tmp_path, "pretrain", {"lr": (1, 2)}, {"prepare": "a"}),
-        Stage(tmp_path, "pretrain", {"lr": (1, 3)}, {}),
-    )
-    stages.check_unfinished(begun, "work", redo=False)  # nothing is there
-    begun.begin()
-    stages.check_unfinished(Stage(tmp_path, "pretrain", {"lr": (1, 2)}, {"prepare": "b"}), "work", redo=False)
-    with pytest.raises(ConfigError, match=r"holds work with another config \(lr: \[1, 2\] -> \[1, 3\]\).*add --redo"):
-        stages.check_unfinished(other, "work", redo=False)
-    stages.check_unfinished(other, "work", redo=True)
+    begun, other = (Stage(tmp_path, "pretrain", {"lr": (1, value)}, {"prepare": "a"}) for value in (2, 3))
+    (begun.begin() / "half").write_text("")
+    stages.check_same_config(other, redo=False)  # no checkpoint yet
+    (begun.folder / "checkpoints" / "step-000000005").mkdir(parents=True)
+    stages.check_same_config(begun, redo=False)
+    with pytest.raises(ConfigError, match=r"to step-000000005 with another config \(lr: \[1, 2\] -> \[1, 3\]\).*add --redo"):
+        stages.check_same_config(other, redo=False)
+    stages.check_same_config(other, redo=True)
+
+
+def test_work_from_inputs_outside_the_run_is_refused_where_these_change(tmp_path: Path) -> None:
+    def of(content: str, place: str | None) -> Stage:
+        places = {"prepare": f"feed={place}"} if place else {}
+        return Stage(tmp_path, "pretrain", {}, {"prepare": content}, places=places)
+
+    begun = of("a", "/big")
+    (begun.begin() / "checkpoints" / "step-000000005").mkdir(parents=True)
+    for _ in range(2):  # unfinished, then finished
+        stages.check_same_inputs(of("a", "/moved"), redo=False)
+        with pytest.raises(ConfigError, match=r"feed=/big then, the run's own `prepare` now\. Give feed=/big to keep it"):
+            stages.check_same_inputs(of("own", None), redo=False)
+        with pytest.raises(ConfigError, match=r"what feed=/big names has changed since\. Put it back.*--redo"):
+            stages.check_same_inputs(of("b", "/big"), redo=False)
+        stages.check_same_inputs(of("own", None), redo=True)
+        begun.finish({}, {}, {})
+
+
+@pytest.mark.parametrize("done", [False, True])
+def test_work_from_an_output_of_the_run_goes_with_it(tmp_path: Path, done: bool) -> None:
+    begun = Stage(tmp_path, "pretrain", {}, {"prepare": "a"})
+    (begun.begin() / "checkpoints" / "step-000000005").mkdir(parents=True)
+    if done:
+        begun.finish({}, {}, {})
+    stages.check_same_inputs(Stage(tmp_path, "pretrain", {}, {"prepare": "made anew"}), redo=False)
+    with pytest.raises(ConfigError, match=r"the run's own `prepare` then, feed=/big now\. Leave feed=/big out to keep it"):
+        stages.check_same_inputs(Stage(tmp_path, "pretrain", {}, {"prepare": "b"}, places={"prepare": "feed=/big"}), False)
 
 
 def test_stages_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
@@ -88,6 +122,21 @@ def test_stages_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
     with pytest.raises(StageError, match=r"`pretrain` was made from an earlier `prepare`.*Run `raysl pretrain` first"):
         stages.made_from(tmp_path, ("prepare", "pretrain"))
     assert stages.made_from(tmp_path, ("prepare", "pretrain"), free=("pretrain",))["pretrain"] == inputs["pretrain"]
+
+
+def test_an_encoder_from_elsewhere_has_to_read_the_tokens_of_the_run(tmp_path: Path) -> None:
+    theirs, ours = tmp_path / "pretrain" / "export" / "tokenizer.json", tmp_path / "prepare" / "tokenizer.json"
+    for path, inputs in ((ours, {}), (theirs, {"prepare": "of another run"})):
+        stage = Stage(tmp_path, path.relative_to(tmp_path).parts[0], {}, inputs)
+        stage.begin()
+        storage.write_json(path, {"model": {"vocab": {"a": 5}}})
+        stage.finish({}, {}, {})
+    assert len(stages.made_from(tmp_path, ("prepare", "pretrain"), free=("pretrain",))) == 2
+    storage.write_json(theirs, {"model": {"vocab": {"a": 6}}})
+    with pytest.raises(StageError, match=rf"other tokenizer \({theirs}\).*\({ours}\).*prepare.tokenizer.path={theirs}"):
+        stages.made_from(tmp_path, ("prepare", "pretrain"), free=("pretrain",))
+    theirs.unlink()  # a model that is ours alone is not exported
+    assert len(stages.made_from(tmp_path, ("prepare", "pretrain"), free=("pretrain",))) == 2
 
 
 def test_equal_config_is_no_conflict_whatever_its_python_types(tmp_path: Path) -> None:

@@ -52,10 +52,13 @@ class Pictures(Labelled):
 
 
 def read_split(prepared: Path, split: str) -> Labelled:
-    """Kept rows of one split, documents or pictures, in their order. DataError where the folder holds none."""
+    """Kept rows of one split, documents or pictures, in their order. DataError where the folder holds none of any split."""
     encoded, pixels = prepared / ENCODED / split, prepared / PIXELS / split
     if encoded.parent.is_dir() or pixels.parent.is_dir():
-        rows = EncodedRows(encoded) if encoded.parent.is_dir() else PixelRows(pixels)
+        folder, kind = (encoded, EncodedRows) if encoded.parent.is_dir() else (pixels, PixelRows)
+        if not any(folder.glob("shard-*.arrow")):
+            return Pictures([], [], [])
+        rows = kind(folder)
         return Pictures(rows.ids, rows.labels, [rows.row(index) for index in range(len(rows))])
     return read_documents(prepared, split)
 

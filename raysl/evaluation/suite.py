@@ -27,10 +27,8 @@ SHARING_BYTES = 100 << 20
 def evaluate(config: RunConfig, redo: bool = False) -> Manifest:
     """Scores every method at every label budget on the test split; writes evaluate/report.json."""
     needed(config, "evaluate")
-    finetuned = read_manifest(config.folder, "finetune")
-    inputs = made_from(
-        config.folder, ["prepare", "pretrain"] + (["finetune"] if finetuned is not None else []), config.free_stages
-    )
+    finetuned = config.finetune is not None and read_manifest(config.folder, "finetune") is not None
+    inputs = made_from(config.folder, ["prepare", "pretrain"] + (["finetune"] if finetuned else []), config.free_stages)
     stage = Stage(config.folder, "evaluate", {"seed": config.seed, **section(config, "evaluate", "finetune")}, inputs)
     done = stage.done()
     if done is not None:
@@ -39,10 +37,10 @@ def evaluate(config: RunConfig, redo: bool = False) -> Manifest:
     check_same_config(stage, redo)
     folder = stage.begin()
     protocol = few_label.build_protocol(config)
-    rows = _run_jobs(config)
-    report: dict[str, Any] = {"few_label": _by_method(rows), "classes": protocol.classes, "test_rows": len(protocol.test)}
-    if finetuned is not None:
-        report |= _released_classifier(config)
+    report: dict[str, Any] = {"classes": protocol.classes, "test_rows": len(protocol.test)}
+    if finetuned:
+        report |= _released_classifier(config)  # first: what is wrong there shows before the long jobs
+    report["few_label"] = _by_method(_run_jobs(config))
     storage.write_json(folder / REPORT, report)
     metrics = {f"{r['method']} at {r['labels_per_class']}": float(np.mean(r["macro_f1"])) for r in report["few_label"]}
     log_metrics(config.folder, "evaluate", **metrics)

@@ -53,7 +53,8 @@ def finetune_rows(
 ) -> dict[str, Any]:  # fmt: skip
     """Fine-tunes the encoder of `encoder_folder` on labelled rows and writes a classifier to `output_folder`.
 
-    Returns train and validation accuracy and macro-F1; the gap between the two is the overfitting to watch.
+    Returns train and validation accuracy and macro-F1; the gap between the two is the overfitting to watch. Those of
+    validation are left out where its split has no row of the classes.
     """
     settings = config.finetune or FinetuneConfig()
     if _has_cluster_with_gpus(settings):
@@ -95,18 +96,21 @@ def _finetune_rows(
     models.save(classifier, output_folder, description)
     storage.write_json(output_folder / models.CLASSES, {"classes": names})
     fit = classification.summary(targets, predict(classifier, rows).argmax(1), names)
-    held_out = _validation_summary(config, classifier, names, settings)
-    return {
-        "train_accuracy": fit["accuracy"], "train_macro_f1": fit["macro_f1"],
-        "validation_accuracy": held_out["accuracy"], "validation_macro_f1": held_out["macro_f1"],
-    }  # fmt: skip
+    held_out = _validation_scores(config, classifier, names, settings)
+    return {"train_accuracy": fit["accuracy"], "train_macro_f1": fit["macro_f1"], **held_out}
 
 
-def _validation_summary(
+def _validation_scores(
     config: RunConfig, classifier: Any, names: Sequence[str], settings: FinetuneConfig
-) -> dict[str, Any]:
+) -> dict[str, float]:
     prepared = config.folder / "prepare"
     held_out = labelled.read_split(prepared, "validation").of_classes(names)
+    if not len(held_out):
+        say(
+            "finetune: no validation scores, since the validation split has no row of the classes (prepare.split.validation)"
+        )
+        return {}
     rows = rows_of(held_out, prepared, settings.max_tokens)
     truth = labelled.class_numbers(held_out, names)
-    return classification.summary(truth, predict(classifier, rows).argmax(1), names)
+    scores = classification.summary(truth, predict(classifier, rows).argmax(1), names)
+    return {"validation_accuracy": scores["accuracy"], "validation_macro_f1": scores["macro_f1"]}

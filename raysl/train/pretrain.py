@@ -9,7 +9,7 @@ from raysl.data.prepared import Prepared
 from raysl.errors import ConfigError
 from raysl.progress import Progress, say
 from raysl.run_config import RunConfig
-from raysl.stage import WAY_OUT, Manifest, Stage, check_same_config, check_unfinished, section
+from raysl.stage import WAY_OUT, Manifest, Stage, check_same_config, check_same_inputs, read_manifest, section, usual_limits
 from raysl.train.config import PretrainConfig
 
 OUTPUTS = ("model.safetensors", "model.json")
@@ -19,12 +19,16 @@ def stage_of(config: RunConfig) -> Stage:
     """Raises StageError where there are no prepared outputs."""
     settings = {"seed": config.seed, **section(config, "pretrain")}
     prepared = Prepared.of(config)
-    inputs = {"prepare": prepared.manifest.content_hash}
+    inputs, places = {"prepare": prepared.manifest.content_hash}, {}
+    own = read_manifest(config.folder, "prepare")
+    if own is None or own.content_hash != inputs["prepare"]:  # a copy of the run's own is as good as its own
+        places["prepare"] = f"pretrain.feed.shards={config.training.feed.shards}"
     if config.training.init_from is not None:
         from raysl.train import start
 
         inputs |= start.check(Path(config.training.init_from), config.training.model, prepared)
-    return Stage(config.folder, "pretrain", settings, inputs)
+        places["init_from"] = f"pretrain.init_from={config.training.init_from}"
+    return Stage(config.folder, "pretrain", settings, inputs, usual_limits(config, "pretrain"), places)
 
 
 def pretrain(config: RunConfig, redo: bool = False) -> Manifest:
@@ -49,17 +53,15 @@ def pretrain(config: RunConfig, redo: bool = False) -> Manifest:
 
     say(f"pretrain: peak learning rate {optimizers.peak_rate(settings.optimizer, settings.global_batch_size):.3g}")
     with Progress(f"pretrain: {settings.objective.type}", settings.max_steps, "steps") as progress:
-        result = run.train(config, lambda message: _show(progress, message))
+        result = run.train(config, _Shown(progress, stage))
         progress.set(settings.max_steps)
     return finish(stage, result, settings)
 
 
 def check_earlier(stage: Stage, redo: bool, way_out: str = WAY_OUT) -> None:
-    """ConfigError where the folder holds a model or checkpoints of another config, which would be removed."""
+    """ConfigError where the folder holds a model or checkpoints of another config, or from elsewhere, that would go."""
     check_same_config(stage, redo, way_out)
-    saved = sorted(path.name for path in (stage.folder / "checkpoints").glob("step-*"))
-    if saved:
-        check_unfinished(stage, f"a training that has come to {saved[-1]}", redo, way_out)
+    check_same_inputs(stage, redo, way_out)
 
 
 def check_mlflow(settings: PretrainConfig) -> None:
@@ -83,13 +85,22 @@ def _workers(settings: PretrainConfig) -> str:
     return f"{number} workers, {settings.global_batch_size} rows a step"
 
 
-def _show(progress: Progress, message: dict[str, Any]) -> None:
-    if "start" in message:
-        progress.start_at(message["start"])
-        return
-    from raysl.train.reporting import note_of
+class _Shown:
+    """Puts what rank 0 logs on the screen: each evaluation once, though every start writes the earlier ones anew."""
 
-    if "loss" in message:
-        progress.set(message["step"], note_of(message))
-    else:
-        progress.tell(f"{progress.title}  step {message['step']:,}  {note_of(message)}")
+    def __init__(self, progress: Progress, stage: Stage) -> None:
+        self.progress, saved = progress, stage.checkpoints()
+        self.told = int(saved[-1].removeprefix("step-")) if saved else -1
+        """Step of the last evaluation that was told, by this start of the command or an earlier one."""
+
+    def __call__(self, message: dict[str, Any]) -> None:
+        if "start" in message:
+            self.progress.start_at(message["start"])
+            return
+        from raysl.train.reporting import note_of
+
+        if "loss" in message:
+            self.progress.set(message["step"], note_of(message))
+        elif message["step"] > self.told:
+            self.told = message["step"]
+            self.progress.tell(f"{self.progress.title}  step {message['step']:,}  {note_of(message)}")

@@ -1,3 +1,4 @@
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -95,6 +96,14 @@ def test_the_stage_fine_tunes_an_encoder_of_images(tmp_path: Path) -> None:
     test = read_split(tmp_path / "prepare", "test")
     logits = predict(classifier, rows_of(test, tmp_path / "prepare", 0))
     assert logits.shape == (40, 3)
+
+
+def test_nothing_to_validate_on_gives_no_validation_scores(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A 0 would read as total overfitting."""
+    config = make_image_run(tmp_path)
+    shutil.rmtree(tmp_path / "prepare" / "pixels" / "validation")
+    assert set(finetune(config).metrics) == {"train_accuracy", "train_macro_f1"}
+    assert "finetune: no validation scores, since the validation split has no row" in capsys.readouterr().err
 
 
 def test_images_are_augmented_anew_in_each_pass_by_the_seed_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

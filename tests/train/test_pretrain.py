@@ -4,11 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from raysl.errors import ConfigError
+from raysl.errors import ConfigError, StageError
 from raysl.progress import Progress
 from raysl.run import claim_folder
-from raysl.run_config import RunConfig
-from raysl.train.pretrain import _show, pretrain, stage_of
+from raysl.run_config import STAGES, RunConfig, load
+from raysl.stage import Stage, log_metrics, made_from
+from raysl.storage import write_json
+from raysl.train.pretrain import _Shown, check_earlier, pretrain, stage_of
+from raysl.train.reporting import Followed, drop_metrics_after
 from tests.tiny_run import make_run
 
 
@@ -47,6 +50,70 @@ def test_a_run_that_stopped_itself_goes_on_with_other_limits(tmp_path: Path) -> 
         claim_folder(same, (), redo=False)
 
 
+def begun_by_an_earlier_raysl(config: RunConfig, **health: object) -> Stage:
+    """The same unfinished work as one wrote it whose fingerprints named limits: with their given values."""
+    stage = stage_of(config)
+    given = {**stage.config, "pretrain": {**stage.config["pretrain"], "health": health}}
+    (stage.folder / ".fingerprint").write_text(Stage(stage.run_folder, "pretrain", given, stage.inputs).fingerprint)
+    write_json(stage.folder / ".config.json", given)
+    return Stage(stage.run_folder, "pretrain", given, stage.inputs)
+
+
+def test_a_refused_start_leaves_the_config_of_the_unfinished_training(tmp_path: Path) -> None:
+    config = changed(begun(tmp_path), num_workers=1)
+    claim_folder(config, (), redo=False)
+    with pytest.raises(ConfigError, match=r"max_steps: 1000 -> 2000\)\. Set it back to go on"):
+        claim_folder(changed(config, max_steps=2000), STAGES[1:], redo=False)
+    assert load(tmp_path / "config.yaml") == config
+    claim_folder(changed(config, max_steps=2000), STAGES[1:], redo=True)
+
+
+def test_a_training_on_other_shards_is_not_removed_when_the_setting_is_left_out(tmp_path: Path) -> None:
+    config, big = make_run(tmp_path / "run"), make_run(tmp_path / "big", seed=1)
+    Stage(big.folder, "prepare", {}, {}).finish({}, {}, {"more": "rows"})
+    fed = changed(config, feed={"shards": str(big.folder / "prepare")})
+    (config.folder / "pretrain" / "manifest.json").unlink()
+    (stage_of(fed).begin() / "checkpoints" / "step-000000005").mkdir(parents=True)
+    check_earlier(stage_of(fed), redo=False)
+    setting = rf"Give pretrain\.feed\.shards={tmp_path}/big/prepare"
+    with pytest.raises(ConfigError, match=rf"come to step-000000005 from other inputs: .*{setting} to keep it"):
+        pretrain(config)
+    stage_of(fed).finish({}, {}, {})
+    with pytest.raises(ConfigError, match=rf"was made from other inputs: .*{setting} to keep it"):
+        pretrain(config)
+    with pytest.raises(StageError, match=rf"{setting} here too"):
+        made_from(config.folder, ("prepare", "pretrain"), config.free_stages)
+    own = changed(config, feed={"shards": str(config.folder / "prepare")})
+    assert (stage_of(own).places, stage_of(own).inputs) == ({}, stage_of(config).inputs)
+
+
+@pytest.mark.parametrize("patience", [0, 5])
+def test_limits_that_an_earlier_raysl_wrote_down_are_no_other_config(tmp_path: Path, patience: int) -> None:
+    config = changed(begun(tmp_path), health={"patience": 0})
+    earlier = begun_by_an_earlier_raysl(config, patience=patience)
+    check_earlier(stage_of(config), redo=False)
+    stage_of(config).begin()
+    assert (tmp_path / "pretrain" / "checkpoints" / "step-000000005").is_dir()
+    earlier.finish({}, {}, {})
+    assert stage_of(config).done() is not None
+    claim_folder(config, (), redo=False)
+    with pytest.raises(ConfigError, match=r"another config \(pretrain.max_steps: 1000 -> 2000\)"):
+        pretrain(changed(config, max_steps=2000))
+
+
+def test_checkpoints_that_nothing_says_the_config_of_are_not_removed(tmp_path: Path) -> None:
+    config = begun(tmp_path)
+    for name in (".config.json", ".inputs.json"):
+        (tmp_path / "pretrain" / name).unlink()
+    with pytest.raises(ConfigError, match=r"step-000000005 with another config or from .* an earlier raysl.*--redo"):
+        pretrain(changed(config, max_steps=2000))
+    assert (tmp_path / "pretrain" / "checkpoints" / "step-000000005").is_dir()
+    check_earlier(stage_of(config), redo=False)  # its own config may go on, and says from then on which it is
+    stage_of(config).begin()
+    with pytest.raises(ConfigError, match=r"pretrain.max_steps: 1000 -> 2000"):
+        pretrain(changed(config, max_steps=2000))
+
+
 def test_mlflow_is_looked_for_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     config = make_run(tmp_path)
@@ -74,14 +141,32 @@ def test_paths_that_travel_to_workers_are_absolute(tmp_path: Path, monkeypatch: 
     assert away.anchored().training == away.training
 
 
-def test_every_evaluation_reaches_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_evaluation_reaches_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with Progress("pretrain: gpt", 100, "steps") as progress:
+        show = _Shown(progress, Stage(tmp_path, "pretrain", {}, {}))
         for step in range(1, 5):
             logged = {"loss": 2.0, "tokens_per_second": 9.0, "data_wait": 0.0, "learning_rate": 0.1, "gradient_norm": 1.0}
-            _show(progress, {"step": step, **logged})
-            _show(progress, {"step": step, "held_out_loss": 3.0 + step, "knn_accuracy": 0.5})
+            show({"step": step, **logged})
+            show({"step": step, "held_out_loss": 3.0 + step, "knn_accuracy": 0.5})
     said = capsys.readouterr().err
     assert all(f"pretrain: gpt  step {step}  held-out loss {3 + step}.000  kNN 0.500" in said for step in range(1, 5))
+
+
+def test_a_start_does_not_tell_the_evaluations_of_earlier_ones_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = begun(tmp_path)
+    log_metrics(tmp_path, "pretrain", step=5, held_out_loss=1.0)
+    with Progress("pretrain: bert", 100, "steps") as progress:
+        show, followed = _Shown(progress, stage_of(config)), Followed(tmp_path)
+        for restart in range(2):  # the resumed start, then one after a worker has died
+            drop_metrics_after(tmp_path, 5 + restart)
+            log_metrics(tmp_path, "pretrain", start=5 + restart)
+            log_metrics(tmp_path, "pretrain", step=6 + restart, held_out_loss=1.0)
+            for message in followed.lines():
+                show(message)
+    said = capsys.readouterr().err
+    assert [said.count(f"step {step}  held-out loss") for step in (5, 6, 7)] == [0, 1, 1]
 
 
 def test_a_best_that_nobody_measures_is_refused(tmp_path: Path) -> None:
