@@ -18,7 +18,7 @@ from raysl.progress import Progress, say
 from raysl.run_config import RunConfig, needed
 from raysl.stage import require
 from raysl.train.config import TuneConfig
-from raysl.train.pretrain import check_earlier, finish, stage_of
+from raysl.train.pretrain import check_earlier, check_mlflow, finish, stage_of
 from raysl.train.search import FOLDER, Trial, trials, with_values
 from raysl.train.session import TrainJob, train_rank
 from raysl.train.world import single
@@ -42,6 +42,7 @@ def tune(config: RunConfig) -> TuneResult:
     needed(config, "pretrain")
     settings, config = config.tune, config.anchored()
     assert settings is not None  # the command has checked
+    check_mlflow(config.training)
     planned = trials(config, settings)
     for trial in planned:
         if not trial.config.training.feed.shards:

@@ -95,6 +95,13 @@ def test_shards_that_lie_elsewhere_need_no_prepare_in_the_run(
     assert reports[-1]["ended"] == "done"
 
 
+def test_mlflow_is_looked_for_before_anything_starts(run: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"somewhere needs `pip install raysl\[mlflow\]`"):
+        tune.tune(with_values(run, {"pretrain.mlflow": "somewhere"}))
+    assert not (run.folder / "tune").exists()
+
+
 @pytest.mark.parametrize("error", [StoreError("the store does not answer"), OSError("the disk is full")])
 def test_a_trial_that_cannot_begin_is_a_bad_trial(
     run: RunConfig, reports: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, error: Exception
