@@ -1,5 +1,6 @@
 """Settings of `pretrain`, `tune` and `finetune`."""
 
+import re
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -106,6 +107,14 @@ def anchored(path: str | None) -> str | None:
     return path if not path or "://" in path else str(Path(path).absolute())
 
 
+def anchored_tracking(uri: str | None) -> str | None:
+    """An MLflow tracking URI with its local path (FOLDER, file:FOLDER, sqlite:///FILE) as an absolute one."""
+    local = re.fullmatch(r"(file:(?!//)|sqlite:///(?!/))(.+)", uri or "")
+    if local is not None:
+        return f"{local[1]}{anchored(local[2])}"
+    return uri if re.match(r"databricks|[a-z][a-z0-9+-]*:", uri or "") else anchored(uri)
+
+
 class FeedConfig(Config):
     """Where prepared shards lie and how they reach a node. It changes no row and no order, so it may differ on resuming."""
 
@@ -186,9 +195,8 @@ class PretrainConfig(Config):
         source = None if probe is None else probe.source
         if probe is not None and source is not None and hasattr(source, "path"):
             probe = probe.model_copy(update={"source": source.model_copy(update={"path": anchored(source.path)})})
-        tracking = self.mlflow if (self.mlflow or "").startswith("databricks") else anchored(self.mlflow)
-        changed = {"init_from": anchored(self.init_from), "feed": feed, "probe": probe, "mlflow": tracking}
-        return self.model_copy(update=changed)
+        changed = {"init_from": anchored(self.init_from), "mlflow": anchored_tracking(self.mlflow)}
+        return self.model_copy(update={**changed, "feed": feed, "probe": probe})
 
     @model_validator(mode="after")
     def _the_best_is_measured(self) -> "PretrainConfig":

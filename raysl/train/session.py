@@ -120,8 +120,10 @@ def _say(message: dict[str, Any]) -> None:
 def main(path: str, *overrides: str) -> None:
     """Pretrains in this process, without Ray: how the core is profiled on one device."""
     from raysl.run_config import load
+    from raysl.train.pretrain import check_mlflow
 
     config = load(path, overrides)
+    check_mlflow(config.training)
     listen()
     print(train_rank(TrainJob(config), single(config.training.device, asked_to_end), _say))
 

@@ -16,12 +16,28 @@ from raysl import config as base
 from raysl.errors import RayslError, TrainingError
 from raysl.progress import Progress, say
 from raysl.run_config import RunConfig, needed
-from raysl.stage import require
+from raysl.stage import Stage, require
 from raysl.train.config import TuneConfig
-from raysl.train.pretrain import check_earlier, finish, stage_of
+from raysl.train.pretrain import check_earlier, check_mlflow, finish, stage_of
 from raysl.train.search import FOLDER, Trial, trials, with_values
 from raysl.train.session import TrainJob, train_rank
 from raysl.train.world import single
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a worker needs to train a trial. The stage knows paths as they were given, the job the absolute ones.
+
+    So that a search goes on from another current folder: that of a submitted job is never the same.
+    """
+
+    stage: Stage
+    job: TrainJob
+
+    @staticmethod
+    def of(trial: Trial) -> "Work":
+        """Has to be made in the current folder that the YAML's paths are meant for."""
+        return Work(stage_of(trial.config), TrainJob(trial.config.anchored()))
 
 
 @dataclass(frozen=True)
@@ -40,20 +56,22 @@ def tune(config: RunConfig) -> TuneResult:
     Started again after a kill, finished trials are not trained again and the others go on from their checkpoints.
     """
     needed(config, "pretrain")
-    settings, config = config.tune, config.anchored()
+    settings = config.tune
     assert settings is not None  # the command has checked
+    check_mlflow(config.training)
     planned = trials(config, settings)
     for trial in planned:
         if not trial.config.training.feed.shards:
             require(config.folder, "prepare", "prepare")
             _share_prepared(trial)
-    for trial in planned:
-        check_earlier(stage_of(trial.config), False, f"To begin anew move {config.folder / FOLDER} away.")
+    works = [Work.of(trial) for trial in planned]
+    for work in works:
+        check_earlier(work.stage, False, f"To begin anew move {config.folder / FOLDER} away.")
     for trial in planned:
         storage.write_text(trial.config.folder / "config.yaml", base.dump(trial.config))
     cluster.connect()
     with Progress("tune", len(planned), "trials") as progress:
-        ended = _run(config, settings, planned, progress)
+        ended = _run(config, settings, planned, works, progress)
     return _conclude(config, settings, planned, ended)
 
 
@@ -64,10 +82,12 @@ def _share_prepared(trial: Trial) -> None:
         link.symlink_to(Path("..") / ".." / "prepare", target_is_directory=True)
 
 
-def _run(config: RunConfig, settings: TuneConfig, planned: Sequence[Trial], progress: Progress) -> dict[int, dict[str, Any]]:
+def _run(
+    config: RunConfig, settings: TuneConfig, planned: Sequence[Trial], works: Sequence[Work], progress: Progress
+) -> dict[int, dict[str, Any]]:
     """Number of a trial -> its last reported numbers, or {"error": ...}."""
     trainable = ray_tune.with_resources(
-        ray_tune.with_parameters(_trial, planned=list(planned), metric=settings.metric),
+        ray_tune.with_parameters(_trial, works=list(works), metric=settings.metric),
         {"cpu": 1, "gpu": 1} if cluster.takes_gpus(config.training.device) else {"cpu": 1},
     )
     tuner = ray_tune.Tuner(
@@ -103,33 +123,33 @@ def _scheduler(settings: TuneConfig, planned: Sequence[Trial]) -> Any:
     )  # fmt: skip
 
 
-def _trial(given: dict[str, Any], planned: Sequence[Trial], metric: str) -> None:
+def _trial(given: dict[str, Any], works: Sequence[Work], metric: str) -> None:
     """One trial in this process; Tune hears of each evaluation. A run that goes wrong is a bad trial, not a fault."""
-    trial = planned[given["trial"]]
+    work = works[given["trial"]]
     try:
-        ended = _train(trial, metric)
+        ended = _train(work, metric)
     except (RayslError, OSError) as error:
         ended = {metric: float("nan"), "ended": str(error)}
-    ray_tune.report({**ended, "step": trial.config.training.max_steps})
+    ray_tune.report({**ended, "step": work.job.config.training.max_steps})
 
 
-def _train(trial: Trial, metric: str) -> dict[str, Any]:
+def _train(work: Work, metric: str) -> dict[str, Any]:
     """What the trial measured at its end, and how it ended."""
-    stage, last = stage_of(trial.config), trial.config.training.max_steps
+    stage, settings = work.stage, work.job.config.training
     done = stage.done()
     if done is not None:
         return {**done.metrics, "ended": "done before"}
     stage.begin()
 
     def hear(message: dict[str, Any]) -> None:
-        if metric in message and message["step"] < last:
+        if metric in message and message["step"] < settings.max_steps:
             ray_tune.report({**message, "ended": "stopped early"})
 
-    result = train_rank(TrainJob(trial.config), single(trial.config.training.device), hear)
+    result = train_rank(work.job, single(settings.device), hear)
     if metric not in result:
         known = ", ".join(sorted(name for name, value in result.items() if isinstance(value, float)))
         return {metric: float("nan"), "ended": f"no '{metric}' among what was measured: {known}"}
-    finish(stage, result, trial.config.training)
+    finish(stage, result, settings)
     return {**result, "ended": "done"}
 
 

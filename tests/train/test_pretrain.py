@@ -10,6 +10,7 @@ from raysl.run import claim_folder
 from raysl.run_config import STAGES, RunConfig, load
 from raysl.stage import Stage, log_metrics, made_from
 from raysl.storage import write_json
+from raysl.train.config import PretrainConfig
 from raysl.train.pretrain import _Shown, check_earlier, pretrain, stage_of
 from raysl.train.reporting import Followed, drop_metrics_after
 from tests.tiny_run import make_run
@@ -139,6 +140,25 @@ def test_paths_that_travel_to_workers_are_absolute(tmp_path: Path, monkeypatch: 
     assert there.probe.source.path == f"{tmp_path}/labelled/*.jsonl"
     away = changed(config, init_from=None, probe=None, mlflow="http://tracking:5000", feed={})
     assert away.anchored().training == away.training
+
+
+@pytest.mark.parametrize(
+    ("given", "there"),
+    [
+        ("mlruns", "{here}/mlruns"), ("./mlruns", "{here}/mlruns"), ("/srv/mlruns", "/srv/mlruns"),
+        ("file:mlruns", "file:{here}/mlruns"), ("file:./mlruns", "file:{here}/mlruns"), ("file:/srv/mlruns",) * 2,
+        ("file:///srv/mlruns",) * 2, ("sqlite:///mlflow.db", "sqlite:///{here}/mlflow.db"),
+        ("sqlite:////srv/mlflow.db",) * 2, ("databricks",) * 2, ("databricks://profile",) * 2,
+        ("uc:profile",) * 2, ("https://tracking:5000",) * 2,
+        ("postgresql+psycopg2://host/base",) * 2, (None, None), ("", ""),
+    ],
+)  # fmt: skip
+def test_where_mlflow_tracks_is_the_same_place_on_a_worker(
+    given: str | None, there: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = PretrainConfig.model_validate({"objective": "bert", "model": "bert", "mlflow": given})
+    assert config.anchored().mlflow == (there and there.format(here=tmp_path))
 
 
 def test_every_evaluation_reaches_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ from raysl.models.resnet import ResNet
 from raysl.models.vision import ImageFormat
 from raysl.models.vision_config import ResNetConfig
 from raysl.train.optimizers import decay_groups
-from raysl.train.session import TrainJob, build_objective, train_rank
+from raysl.train.session import TrainJob, build_objective, main, train_rank
 from raysl.train.world import single
 from tests.pixel_shards import random_images
 from tests.tiny_image_run import MODEL, make_image_run
@@ -43,6 +43,12 @@ def test_what_cannot_work_is_refused_in_words(objective: str, model: object, mes
     config = make_image_run(tmp_path, pretrain={"objective": objective, "model": model, **SMALL, "accumulation_steps": 2})
     with pytest.raises(ConfigError, match=message):
         build_objective(config, Prepared.of(config))
+
+
+def test_mlflow_is_looked_for_before_anything_starts(smallest_yaml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"pretrain.mlflow=somewhere needs `pip install raysl\[mlflow\]`"):
+        main(str(smallest_yaml), "pretrain.mlflow=somewhere")
 
 
 def test_text_and_images_do_not_mix(tmp_path: Path) -> None:

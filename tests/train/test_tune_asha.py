@@ -77,11 +77,12 @@ def test_each_report_says_its_step(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(tune.ray_tune, "report", lambda said: reports.append((said["step"], said["ended"])))
     for trial in planned:
         tune._share_prepared(trial)
+    works = [tune.Work.of(trial) for trial in planned]
     for _ in range(2):
-        tune._trial({"trial": 0}, planned, "held_out_loss")
+        tune._trial({"trial": 0}, works, "held_out_loss")
     assert reports == [(10, "stopped early"), (20, "stopped early"), (25, "done"), (25, "done before")]
-    tune._trial({"trial": 1}, planned, "held_out_loss")
-    tune._trial({"trial": 2}, planned, "knn_accuracy")
+    tune._trial({"trial": 1}, works, "held_out_loss")
+    tune._trial({"trial": 2}, works, "knn_accuracy")
     (wrong, why), (unknown, names) = reports[4:]
     assert (wrong, unknown) == (25, 25)
     assert RATE in why

@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
+from raysl import run_config
 from raysl.errors import ConfigError, StageError, StoreError
+from raysl.models.load import load_encoder
 from raysl.run_config import RunConfig
-from raysl.train import tune
+from raysl.train import start, tune
 from raysl.train.search import Trial, trials, with_values
 from tests.train.test_tune import RATE, make_search
 
@@ -47,6 +49,10 @@ def planned_of(config: RunConfig) -> list[Trial]:
     return trials(config, config.tune)
 
 
+def works_of(config: RunConfig) -> list[tune.Work]:
+    return [tune.Work.of(trial) for trial in planned_of(config)]
+
+
 def contents(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -56,7 +62,7 @@ def test_a_finished_trial_of_another_config_is_kept_and_the_way_out_is_named(
 ) -> None:
     with pytest.raises(Reached):
         tune.tune(run)
-    tune._trial({"trial": 0}, planned_of(run), "held_out_loss")
+    tune._trial({"trial": 0}, works_of(run), "held_out_loss")
     assert reports[-1]["ended"] == "done"
     before = contents(run.folder / "tune")
     with pytest.raises(ConfigError, match=r"learning_rate: 0.01 -> 0.02\). To begin anew move .*/tune away") as refused:
@@ -91,19 +97,46 @@ def test_shards_that_lie_elsewhere_need_no_prepare_in_the_run(
     with pytest.raises(Reached):
         tune.tune(fed)
     assert not (second.folder / "tune" / "trial-000" / "prepare").is_symlink()
-    tune._trial({"trial": 0}, planned_of(fed), "held_out_loss")
+    tune._trial({"trial": 0}, works_of(fed), "held_out_loss")
     assert reports[-1]["ended"] == "done"
+
+
+def test_a_search_goes_on_from_another_folder_in_which_its_paths_are_valid(
+    run: RunConfig, tmp_path: Path, reports: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = with_values(run, {"pretrain.init_from": "weights"})
+    encoder, _ = load_encoder(run.folder / "pretrain")
+    for name, ended in (("first", "done"), ("second", "done before")):
+        start.export(encoder, tmp_path / name / "weights", run.folder / "prepare" / "tokenizer.json")
+        monkeypatch.chdir(tmp_path / name)
+        with pytest.raises(Reached):
+            tune.tune(config)
+        works = works_of(config)
+        monkeypatch.chdir(tmp_path)  # a worker has another current folder
+        tune._trial({"trial": 0}, works, "held_out_loss")
+        assert reports[-1]["ended"] == ended
+    assert config.tune is not None
+    best = tune._conclude(config, config.tune, planned_of(config), {0: reports[-1]}).best
+    assert run_config.load(best).training.init_from == "weights"
+
+
+def test_mlflow_is_looked_for_before_anything_starts(run: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"pretrain.mlflow=somewhere needs `pip install raysl\[mlflow\]`"):
+        tune.tune(with_values(run, {"pretrain.mlflow": "somewhere"}))
+    assert not (run.folder / "tune").exists()
 
 
 @pytest.mark.parametrize("error", [StoreError("the store does not answer"), OSError("the disk is full")])
 def test_a_trial_that_cannot_begin_is_a_bad_trial(
     run: RunConfig, reports: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    def refuse(config: RunConfig) -> None:
+    def refuse(stage: tune.Stage) -> None:
         raise error
 
-    monkeypatch.setattr(tune, "stage_of", refuse)
-    tune._trial({"trial": 0}, planned_of(run), "held_out_loss")
+    tune._share_prepared(planned_of(run)[0])
+    monkeypatch.setattr(tune.Stage, "begin", refuse)
+    tune._trial({"trial": 0}, works_of(run), "held_out_loss")
     (said,) = reports
     assert (said["step"], said["ended"]) == (25, str(error))
     assert said["held_out_loss"] != said["held_out_loss"]
