@@ -70,7 +70,7 @@ def update(config: RunConfig) -> UpdateResult:
     """
     needed(config, "finetune")
     needed(config, "release")
-    made_from(config.folder, ("prepare", "pretrain", "finetune"), config.free_stages)
+    made_from(config.folder, ("prepare", "pretrain", "finetune", "release"), config.free_stages)
     with _alone(config.folder):
         return _update(config)
 

@@ -16,6 +16,8 @@ from raysl.monitor.recorder import Label, Record, Recorder
 from raysl.release import gate, model_registry
 from raysl.release.bundle import open_bundle
 from raysl.run_config import RunConfig
+from raysl.stage import Stage
+from raysl.storage import hash_folder
 from raysl.update import update
 
 pytestmark = pytest.mark.slow
@@ -158,6 +160,13 @@ def test_only_new_labelled_clean_rows_are_kept(run: RunConfig, tmp_path: Path) -
     assert result.gathered == {"feedback": 0, "source": 5}
     assert result.kept == 1
     assert result.dropped == {"exact_duplicate": 1, "missing_text": 1, "no_label": 1, "rare_new_class": 1}
+
+
+def test_models_made_anew_without_a_release_are_refused(run: RunConfig) -> None:
+    (run.folder / "pretrain" / "another_width").write_text("64")
+    Stage(run.folder, "pretrain", {}, {}).finish({}, {}, hash_folder(run.folder / "pretrain"))
+    with pytest.raises(StageError, match=r"`release` was made from an earlier `pretrain`.*Run `raysl release` first"):
+        update(run)
 
 
 def test_a_run_without_a_classifier_is_refused(run: RunConfig) -> None:
