@@ -54,10 +54,12 @@ class UpdateResult:
     version: int | None = None
     """The version made, whether it was promoted or archived."""
     decision: Decision | None = None
+    overtaken_by: int | None = None
+    """A version that went into production while this one was made; then this one is archived."""
 
     @property
     def promoted(self) -> bool:
-        return self.decision is not None and self.decision.accepted
+        return self.decision is not None and self.decision.accepted and self.overtaken_by is None
 
 
 def update(config: RunConfig) -> UpdateResult:
@@ -68,7 +70,7 @@ def update(config: RunConfig) -> UpdateResult:
     """
     needed(config, "finetune")
     needed(config, "release")
-    made_from(config.folder, ("prepare", "pretrain", "finetune"), config.free_stages)
+    made_from(config.folder, ("prepare", "pretrain", "finetune", "release"), config.free_stages)
     with _alone(config.folder):
         return _update(config)
 
@@ -173,10 +175,14 @@ def _make_version(
         temporary.mkdir(parents=True)
         (work / "finetune").rename(temporary / "finetune")
         pq.write_table(fresh, temporary / ADDED_ROWS, compression="zstd")
-    change = model_registry.promote if decision.accepted else model_registry.archive
-    change(config.folder, version, decision.reason)
+    result = replace(result, version=version, decision=decision)
+    if decision.accepted:
+        now = model_registry.promote(config.folder, version, decision.reason, instead_of=result.production)
+        result = replace(result, overtaken_by=None if now == version else now)
+    else:
+        model_registry.archive(config.folder, version, decision.reason)
     storage.remove(work)
-    return replace(result, version=version, decision=decision)
+    return result
 
 
 def _rows_to_train_on(config: RunConfig, added: pa.Table) -> pa.Table:
@@ -252,6 +258,8 @@ def table(result: UpdateResult, config: RunConfig) -> list[str]:
     lines.append(f"  {'macro-F1':12}  {'old':>6}  {'new':>6}  {'all':>6}")
     for number, scores in ((result.production, decision.production), (result.version, decision.candidate)):
         lines.append(f"  version {number:<4}  {scores.old:6.3f}  {scores.new:6.3f}  {scores.all:6.3f}")
+    if result.overtaken_by is not None:
+        return [*lines, f"version {result.version} is archived: {model_registry.overtaken(result.overtaken_by)}"]
     answer = "promoted" if decision.accepted else f"archived, version {result.production} stays in production"
     lines.append(f"version {result.version} is {answer}: it {decision.reason}")
     return lines

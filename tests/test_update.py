@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,11 @@ from tiny_run import TOPICS, copy_run, make_documents, released_run
 from raysl.data.labelled import Documents
 from raysl.errors import ConfigError, StageError
 from raysl.monitor.recorder import Label, Record, Recorder
-from raysl.release import model_registry
+from raysl.release import gate, model_registry
 from raysl.release.bundle import open_bundle
 from raysl.run_config import RunConfig
+from raysl.stage import Stage
+from raysl.storage import hash_folder
 from raysl.update import update
 
 pytestmark = pytest.mark.slow
@@ -104,6 +107,23 @@ def test_a_second_update_at_the_same_time_is_refused(run: RunConfig) -> None:
     assert update(run).kept == 0
 
 
+def test_a_version_that_comes_while_an_update_runs_stays_in_production(
+    run: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert update(with_source(run, tmp_path / "first.jsonl", make_documents(120, seed=5, topics=NEW_TOPICS))).promoted
+    judge = gate.judge
+
+    def roll_back_meanwhile(*arguments: object) -> gate.Decision:
+        model_registry.roll_back(run.folder)
+        return replace(judge(*arguments), accepted=True)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("raysl.update.judge", roll_back_meanwhile)
+    result = update(with_source(run, tmp_path / "second.jsonl", make_documents(120, seed=8)))
+    assert (result.promoted, result.version, result.overtaken_by) == (False, 3, 1)
+    assert model_registry.production(run.folder)[0] == 1
+    assert "version 3 is archived: production changed to version 1 meanwhile" in capsys.readouterr().err
+
+
 def test_shuffled_labels_are_refused_and_the_reason_is_kept(run: RunConfig) -> None:
     rows = make_documents(120, seed=6)
     labels = np.random.default_rng(0).permutation([label for _, label in rows])
@@ -140,6 +160,13 @@ def test_only_new_labelled_clean_rows_are_kept(run: RunConfig, tmp_path: Path) -
     assert result.gathered == {"feedback": 0, "source": 5}
     assert result.kept == 1
     assert result.dropped == {"exact_duplicate": 1, "missing_text": 1, "no_label": 1, "rare_new_class": 1}
+
+
+def test_models_made_anew_without_a_release_are_refused(run: RunConfig) -> None:
+    (run.folder / "pretrain" / "another_width").write_text("64")
+    Stage(run.folder, "pretrain", {}, {}).finish({}, {}, hash_folder(run.folder / "pretrain"))
+    with pytest.raises(StageError, match=r"`release` was made from an earlier `pretrain`.*Run `raysl release` first"):
+        update(run)
 
 
 def test_a_run_without_a_classifier_is_refused(run: RunConfig) -> None:

@@ -99,17 +99,30 @@ def register(run_folder: str | Path, bundle_folder: str | Path, metrics: Mapping
         return number
 
 
-def promote(run_folder: str | Path, version: int, reason: str = "promoted") -> None:
-    """Makes `version` the one in production; the one before is archived and stays on disk."""
+def promote(run_folder: str | Path, version: int, reason: str = "promoted", instead_of: int | None = None) -> int:
+    """Makes `version` the one in production; the one before is archived and stays on disk.
+
+    Returns the version in production then. That is another one where `instead_of` is given and no longer in production:
+    `version` was compared with something else, and is archived.
+    """
     with _locked(run_folder) as registry:
         registry.version(version)
         open_bundle(version_folder(run_folder, version))
         before = registry.in_production()
         if before is not None and before.version == version:
-            return
+            return version
+        if before is not None and instead_of not in (None, before.version):
+            _write(run_folder, registry.with_state(version, ARCHIVED, overtaken(before.version)))
+            return before.version
         if before is not None:
             registry = registry.with_state(before.version, ARCHIVED, f"followed by version {version}")
         _write(run_folder, registry.with_state(version, PRODUCTION, reason))
+        return version
+
+
+def overtaken(by: int) -> str:
+    """Why an update is archived that took longer than the version it was compared with stayed in production."""
+    return f"production changed to version {by} meanwhile; run `raysl update` again"
 
 
 def archive(run_folder: str | Path, version: int, reason: str) -> None:

@@ -1,6 +1,7 @@
 """`raysl serve`: finds the production version, checks all that can be checked, starts Ray Serve and watches it."""
 
 import json
+import logging
 import os
 import signal
 import threading
@@ -22,6 +23,8 @@ from raysl.serve.edge import PROXY_ENVIRONMENT
 from raysl.serve.port import SharedPort, check_port
 from raysl.serve.service import Settings, load_tasks
 from raysl.serve.session import BundleSession
+
+logger = logging.getLogger(__name__)
 
 READY_SECONDS = 60.0
 WATCH_SECONDS = 2.0
@@ -61,16 +64,16 @@ class ServiceHandle:
             deploy(self)
         except BaseException as error:
             self.settings, self.examples = before
-            if isinstance(error, RayslError):
+            if isinstance(error, Exception):
                 self._deploy_again(error)
             raise
 
-    def _deploy_again(self, error: RayslError) -> None:
+    def _deploy_again(self, error: Exception) -> None:
         """Serves what was served before; left alone, Ray would go on trying the version that failed."""
         try:
             deploy(self)
-        except RayslError as worse:
-            raise ServeError(f"{error} Version {self.version} does not answer either: {worse}") from worse
+        except Exception as worse:
+            raise ServeError(f"{error} Version {self.version} could not be served again either: {worse}") from worse
 
     def stop(self) -> None:
         """Answers what is in flight, writes the records and ends the service; the cluster too, if `start` began it."""
@@ -219,16 +222,20 @@ def follow(service: ServiceHandle) -> None:
     """Serves the version in production, where another one was promoted; a bad one is refused and the old one stays."""
     try:
         version, _ = production(service.settings.run_folder)
-    except RayslError:  # the registry is being looked at by hand; what is served goes on
+    except Exception:  # the registry is being looked at by hand, or its disk is away; what is served goes on
         return
     if version in (service.version, service.refused):
         return
     try:
         service.redeploy(version)
         say(f"version {version} is served")
-    except RayslError as error:
+    except Exception as error:  # whatever a user's task or a disk raises: a version that is served is not given up for it
         service.refused = version
-        say(f"still version {service.version}: {error}")
+        if isinstance(error, RayslError):
+            say(f"still version {service.version}: {error}")
+        else:
+            logger.exception("version %d cannot take over", version)
+            say(f"still version {service.version}: {type(error).__name__}: {error}. The log of the run has the traceback.")
 
 
 def hello(service: ServiceHandle) -> Iterator[str]:

@@ -65,6 +65,18 @@ def test_a_version_promoted_after_a_roll_back_rolls_back_to_the_one_it_followed(
     assert registry.roll_back(tmp_path) == 1
 
 
+def test_a_version_that_was_compared_with_an_earlier_production_is_archived(tmp_path: Path) -> None:
+    for content in "ab":
+        registry.promote(tmp_path, register(tmp_path, content))
+    version = register(tmp_path, "c")
+    assert registry.roll_back(tmp_path) == 1
+    assert registry.promote(tmp_path, version, instead_of=2) == 1
+    assert states(tmp_path) == ["production", "archived", "archived"]
+    reason = "production changed to version 1 meanwhile; run `raysl update` again"
+    assert registry.read_registry(tmp_path).version(version).reason == reason
+    assert registry.promote(tmp_path, version, instead_of=1) == version
+
+
 def test_every_change_is_listed_with_time_and_reason(tmp_path: Path) -> None:
     registry.promote(tmp_path, register(tmp_path, "a"), "the first version")
     changes = registry.read_registry(tmp_path).changes

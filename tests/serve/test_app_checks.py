@@ -87,9 +87,15 @@ def test_the_address_printed_is_one_that_can_be_asked(host: str, url: str) -> No
     assert app.url_of(ServeConfig(tasks=("embed",), host=host)) == url
 
 
+def make_service(folder: Path) -> app.ServiceHandle:
+    settings = app.Settings("run", folder, 1, folder, ServeConfig(tasks=("embed",)))
+    return app.ServiceHandle(settings, "http://127.0.0.1:1", "raysl-run", {}, None, False, False)
+
+
+@pytest.mark.parametrize("kind", [ServeError, OSError])
 @pytest.mark.parametrize("old_answers", [True, False])
 def test_what_was_served_is_served_again_where_a_new_version_does_not_come_up(
-    old_answers: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    old_answers: bool, kind: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ray's target would stay the version that failed, also after a roll-back to the one that is recorded."""
     asked: list[int] = []
@@ -97,16 +103,52 @@ def test_what_was_served_is_served_again_where_a_new_version_does_not_come_up(
     def deploy(service: app.ServiceHandle) -> None:
         asked.append(service.version)
         if service.version == 2 or not old_answers:
-            raise ServeError(f"version {service.version} did not come up")
+            raise kind(f"version {service.version} did not come up")
 
     monkeypatch.setattr(app, "deploy", deploy)
     monkeypatch.setattr(app, "check_settings", lambda settings: {})
-    settings = app.Settings("run", tmp_path, 1, tmp_path, ServeConfig(tasks=("embed",)))
-    service = app.ServiceHandle(settings, "http://127.0.0.1:1", "raysl-run", {}, None, False, False)
-    said = "version 2 did not come up" + ("$" if old_answers else " Version 1 does not answer either: version 1")
-    with pytest.raises(ServeError, match=said):
+    service = make_service(tmp_path)
+    said = "version 2 did not come up" + ("$" if old_answers else " Version 1 could not be served again either: version 1")
+    with pytest.raises(kind if old_answers else ServeError, match=said):
         service.redeploy(2)
     assert (asked, service.version) == ([2, 1], 1)
+
+
+@pytest.mark.parametrize("where", ["check_settings", "deploy"])
+def test_an_error_that_is_none_of_raysl_refuses_the_new_version_and_goes_to_the_log(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    release(tmp_path, 1)
+    release(tmp_path, 2)
+
+    def fail(of: object) -> dict[str, dict[str, object]]:
+        service = of.settings if isinstance(of, app.ServiceHandle) else of
+        if isinstance(service, app.Settings) and service.version == 2:
+            raise KeyError("classes")
+        return {}
+
+    monkeypatch.setattr(app, "check_settings", lambda settings: {})
+    monkeypatch.setattr(app, "deploy", lambda service: None)
+    monkeypatch.setattr(app, where, fail)
+    service = make_service(tmp_path)
+    for _ in range(2):
+        app.follow(service)
+    assert (service.version, service.refused) == (1, 2)
+    assert capsys.readouterr().err.count("still version 1: KeyError: 'classes'. The log of the run") == 1
+    assert "Traceback" in caplog.text
+
+
+def test_a_registry_that_cannot_be_read_for_a_moment_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stale(run_folder: Path) -> tuple[int, Path]:
+        raise OSError(116, "Stale file handle")
+
+    monkeypatch.setattr(app, "production", stale)
+    service = make_service(tmp_path)
+    app.follow(service)
+    assert (service.version, service.refused) == (1, 0)
 
 
 def test_runs_of_one_name_are_two_applications(tmp_path: Path) -> None:
