@@ -4,7 +4,9 @@ A trial trains in one process; several workers would end with the same weights u
 before the cluster starts, so that Ray only spreads the trials and stops bad ones early.
 """
 
-from collections.abc import Sequence
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,7 +87,8 @@ def _share_prepared(trial: Trial) -> None:
 def _run(
     config: RunConfig, settings: TuneConfig, planned: Sequence[Trial], works: Sequence[Work], progress: Progress
 ) -> dict[int, dict[str, Any]]:
-    """Number of a trial -> its last reported numbers, or {"error": ...}."""
+    """Number of a trial -> its last reported numbers, or {"error": ...}. KeyboardInterrupt where some have not ended."""
+    shown = _Shown(progress, settings)
     trainable = ray_tune.with_resources(
         ray_tune.with_parameters(_trial, works=list(works), metric=settings.metric),
         {"cpu": 1, "gpu": 1} if cluster.takes_gpus(config.training.device) else {"cpu": 1},
@@ -98,11 +101,14 @@ def _run(
             scheduler=_scheduler(settings, planned), trial_dirname_creator=lambda trial: trial.trial_id,
         ),
         run_config=ray_tune.RunConfig(
-            name="ray", storage_path=str(config.folder / FOLDER / ".ray"), verbose=0, callbacks=[_Shown(progress, settings)]
+            name="ray", storage_path=str(config.folder / FOLDER / ".ray"), verbose=0, callbacks=[shown]
         ),
     )  # fmt: skip
-    results = tuner.fit()
+    with _same_interrupt_handler():
+        results = tuner.fit()
     storage.remove(config.folder / FOLDER / ".ray")
+    if len(shown.ended) < len(planned):
+        raise KeyboardInterrupt  # Ray Tune took it, stopped the trials and returned what they had reported
     ended: dict[int, dict[str, Any]] = {}
     for result in results:
         if result.config is None:  # it ended before its first report
@@ -110,6 +116,17 @@ def _run(
         found = dict(result.metrics or {})
         ended[int(result.config["trial"])] = found | ({"error": "failed"} if result.error is not None else {})
     return ended
+
+
+@contextmanager
+def _same_interrupt_handler() -> Iterator[None]:
+    """Ray Tune leaves its own handler behind, which would take the next Ctrl-C too."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGINT) is not before:
+            signal.signal(signal.SIGINT, before)
 
 
 def _scheduler(settings: TuneConfig, planned: Sequence[Trial]) -> Any:
@@ -159,8 +176,10 @@ class _Shown(ray_tune.Callback):  # type: ignore[misc]
     def __init__(self, progress: Progress, settings: TuneConfig) -> None:
         self.progress, self.settings = progress, settings
         self.best: float | None = None
+        self.ended: set[str] = set()
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.ended.add(trial.trial_id)
         value = (trial.last_result or {}).get(self.settings.metric)
         if value is not None and value == value:
             choose = min if self.settings.mode == "min" else max
@@ -168,6 +187,7 @@ class _Shown(ray_tune.Callback):  # type: ignore[misc]
         self.progress.advance(1, f"best {self.settings.metric} {self.best:.4f}" if self.best is not None else "")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.ended.add(trial.trial_id)
         self.progress.advance(1)
 
 

@@ -1,13 +1,18 @@
 """`raysl tune` on a tiny prepared run: trials share what `prepare` made, and the best YAML can be run."""
 
 import json
+import os
+import signal
+import time
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
 
 from raysl import run_config
 from raysl.run_config import RunConfig
+from raysl.train.config import SpaceConfig
 from raysl.train.tune import tune
 from tests.tiny_run import make_run
 from tests.token_shards import random_documents, write_shards
@@ -52,6 +57,26 @@ def test_a_search_finds_the_rate_that_learns_and_leaves_a_yaml_of_it(ray_cluster
     again = tune(config)
     assert [row[2] for row in again.rows] == [row[2] for row in result.rows]
     assert again.rows[0][3] == "done before"
+
+
+def test_an_interrupt_ends_the_search_and_the_same_command_goes_on(ray_cluster: Path) -> None:
+    folder, steps = ray_cluster / "stopped", "pretrain.max_steps"
+    config = make_search(folder, 10, 5, search={steps: {"grid": [10, 1_000_000]}}, max_concurrent=1)
+    began = folder / "tune" / "trial-001" / "metrics.jsonl"
+    Thread(target=interrupt, args=(began,), daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        tune(config)
+    assert not (folder / "tune" / "best.yaml").exists()
+    assert config.tune is not None
+    first = config.tune.model_copy(update={"search": {steps: SpaceConfig(grid=[10])}})
+    assert tune(config.model_copy(update={"tune": first})).rows[0][3] == "done before"
+
+
+def interrupt(moment: Path) -> None:
+    """Ctrl-C in the main thread, once a file is there."""
+    while not moment.exists():
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_asha_lets_the_best_trial_end(ray_cluster: Path) -> None:

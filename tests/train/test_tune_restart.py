@@ -1,5 +1,6 @@
 """What a search does with trials of an earlier one and with trials that fail, without a cluster."""
 
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -142,16 +143,50 @@ def test_a_trial_that_cannot_begin_is_a_bad_trial(
     assert said["held_out_loss"] != said["held_out_loss"]
 
 
-def test_a_trial_that_never_reported_costs_the_others_nothing(run: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def fit(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Sets what Ray Tune returns, and how many trials have ended by then; it leaves its own handler of Ctrl-C behind."""
+
+    def set_to(results: list[Any], ended: int) -> None:
+        def tuner(*_: Any, run_config: Any, **__: Any) -> Any:
+            (shown,) = run_config.callbacks
+
+            def fit() -> list[Any]:
+                signal.signal(signal.SIGINT, lambda *_: None)
+                for number in range(ended):
+                    trial = SimpleNamespace(trial_id=f"{number}", last_result={})
+                    shown.on_trial_error(0, [], trial) if number else shown.on_trial_complete(0, [], trial)
+                return results
+
+            return SimpleNamespace(fit=fit)
+
+        monkeypatch.setattr(tune.ray_tune, "Tuner", tuner)
+        monkeypatch.setattr(tune.cluster, "connect", lambda: None)
+        monkeypatch.setattr(tune.cluster, "takes_gpus", lambda device: False)
+
+    return set_to
+
+
+def test_a_trial_that_never_reported_costs_the_others_nothing(run: RunConfig, fit: Any) -> None:
     good = {"held_out_loss": 1.0, "step": 25, "ended": "done"}
     results = [
         SimpleNamespace(config=None, metrics={}, error=RuntimeError("its worker died")),
         SimpleNamespace(config={"trial": 1}, metrics=good, error=None),
     ]
-    monkeypatch.setattr(tune.ray_tune, "Tuner", lambda *_, **__: SimpleNamespace(fit=lambda: results))
-    monkeypatch.setattr(tune.cluster, "connect", lambda: None)
-    monkeypatch.setattr(tune.cluster, "takes_gpus", lambda device: False)
+    fit(results, ended=2)
     result = tune.tune(search_of(run, 0.02, 0.01))
     assert [(row[0], row[2], row[3]) for row in result.rows] == [(1, 1.0, "done"), (0, None, "failed")]
     assert result.best.is_file()
     assert len((run.folder / "tune" / "trials.jsonl").read_text().splitlines()) == 2
+
+
+def test_a_search_whose_trials_have_not_all_ended_was_interrupted(run: RunConfig, fit: Any) -> None:
+    """Ray Tune gives an interrupted trial back like one that has ended."""
+    handler = signal.getsignal(signal.SIGINT)
+    reported = {"held_out_loss": 1.0, "step": 10, "ended": "stopped early"}
+    fit([SimpleNamespace(config={"trial": number}, metrics=reported, error=None) for number in range(2)], ended=1)
+    with pytest.raises(KeyboardInterrupt):
+        tune.tune(search_of(run, 0.02, 0.01))
+    assert not (run.folder / "tune" / "best.yaml").exists()
+    assert not (run.folder / "tune" / "trials.jsonl").exists()
+    assert signal.getsignal(signal.SIGINT) is handler
