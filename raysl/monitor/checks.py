@@ -18,6 +18,7 @@ from raysl.progress import say
 from raysl.release.bundle import open_bundle
 from raysl.release.model_registry import production
 from raysl.run_config import RunConfig
+from raysl.serve.config import RecordConfig
 
 Verdict = Literal["normal", "drift", "slow", "not enough data"]
 FEWEST_LABELS = 20
@@ -67,8 +68,9 @@ def monitor(config: RunConfig) -> MonitorResult:
     """
     version, folder = production(config.folder)
     bundle = open_bundle(folder)
-    window = newest_window(read_records(config.folder), bundle, version, config.monitor.window_rows)
-    result = judge(reference_window(bundle), window, config.monitor, version, monitored_task(bundle))
+    recorded = (config.serve.record if config.serve else RecordConfig()).max_text_chars
+    window = newest_window(read_records(config.folder), bundle, version, config.monitor.window_rows, recorded)
+    result = judge(reference_window(bundle, recorded), window, config.monitor, version, monitored_task(bundle))
     kept = config.folder / "monitor"
     storage.write_json(kept / "latest.json", asdict(result))
     storage.append_jsonl(kept / "history.jsonl", asdict(result))

@@ -14,8 +14,6 @@ from raysl.release.bundle import CLASSIFIER, REFERENCE, Bundle
 from raysl.release.reference import answer
 from raysl.release.runtime import Runner
 
-LONGEST_TEXT = 10_000
-"""Characters; the service records no more of a text."""
 Numbers = npt.NDArray[np.float64]
 
 
@@ -39,25 +37,38 @@ def monitored_task(bundle: Bundle) -> str:
     return "classify" if bundle.has(CLASSIFIER) else "embed"
 
 
-def reference_window(bundle: Bundle) -> Window:
-    """The held-out rows that were kept at release."""
-    return _window(pq.read_table(bundle.path(REFERENCE)), bundle)
+def reference_window(bundle: Bundle, max_text_chars: int) -> Window:
+    """The held-out rows that were kept at release, as the service would record them: with the beginning of long texts.
+
+    `classify` records the embedding of the whole text; those of `embed` are made again, of what was recorded of it.
+    """
+    rows = pq.read_table(bundle.path(REFERENCE))
+    if not bundle.has(CLASSIFIER):
+        cut = pc.greater(pc.utf8_length(rows[schema.TEXT]), max_text_chars)
+        embeddings = pc.if_else(cut, pa.scalar(None, rows["embedding"].type), rows["embedding"])
+        rows = rows.set_column(rows.schema.get_field_index("embedding"), "embedding", embeddings)
+    return _window(rows, bundle, max_text_chars)
 
 
-def newest_window(records: pa.Table, bundle: Bundle, version: int, count: int) -> Window:
-    """The newest `count` recorded requests to the monitored task that `version` answered."""
+def newest_window(records: pa.Table, bundle: Bundle, version: int, count: int, max_text_chars: int) -> Window:
+    """The newest `count` recorded requests to the monitored task that `version` answered.
+
+    `max_text_chars` are recorded of a text; records from before it was lowered are cut to it.
+    """
     chosen = pc.and_(pc.equal(records["task"], monitored_task(bundle)), pc.equal(records["version"], version))
     records = records.filter(pc.and_(chosen, pc.is_valid(records[schema.TEXT]))).sort_by("time")
-    return _window(records.slice(max(0, records.num_rows - count)), bundle)
+    return _window(records.slice(max(0, records.num_rows - count)), bundle, max_text_chars)
 
 
-def _window(rows: pa.Table, bundle: Bundle) -> Window:
+def _window(rows: pa.Table, bundle: Bundle, max_text_chars: int) -> Window:
+    texts = pc.utf8_slice_codeunits(rows[schema.TEXT], 0, max_text_chars)
+    rows = rows.set_column(rows.schema.get_field_index(schema.TEXT), schema.TEXT, texts)
     columns: dict[str, list[Any]] = {
         name: rows[name].to_pylist() for name in ("text", "prediction", "confidence", "latency_ms", "label")
     }
     return Window(
         embeddings=_embeddings(rows, bundle),
-        text_lengths=np.array([min(len(text), LONGEST_TEXT) for text in columns["text"]], np.float64),
+        text_lengths=np.array([len(text) for text in columns["text"]], np.float64),
         predictions=columns["prediction"],
         confidences=columns["confidence"],
         latencies_ms=columns["latency_ms"],

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from tiny_run import copy_run, make_documents, released_run
 
@@ -12,12 +13,13 @@ from raysl.errors import StageError
 from raysl.monitor.checks import MonitorResult, judge, monitor
 from raysl.monitor.config import MonitorConfig
 from raysl.monitor.recorder import Label, Record, Recorder
-from raysl.monitor.window import Window
-from raysl.release.bundle import open_bundle
+from raysl.monitor.window import Window, reference_window
+from raysl.release.bundle import CLASSIFIER, REFERENCE, Bundle, open_bundle
 from raysl.release.model_registry import production
 from raysl.release.reference import answer
 from raysl.release.runtime import Runner, softmax
 from raysl.run_config import RunConfig
+from raysl.serve.config import ServeConfig
 
 CONFIG = MonitorConfig(min_rows=50, num_null_windows=500)
 OTHER = {"cooking": "onion butter garlic flour simmer bake oven", "garden": "rose soil tulip prune seed lawn compost"}
@@ -90,7 +92,9 @@ def released(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> RunCon
     return copy_run(released_run(tmp_path_factory.getbasetemp()), tmp_path / "run")
 
 
-def serve_texts(config: RunConfig, rows: list[tuple[str, str]], start: int, with_embedding: bool = True) -> None:
+def serve_texts(
+    config: RunConfig, rows: list[tuple[str, str]], start: int, with_embedding: bool = True, max_text_chars: int = 10_000
+) -> None:
     """Answers texts with the bundle in production and records them as the service does."""
     version, folder = production(config.folder)
     bundle = open_bundle(folder)
@@ -98,7 +102,7 @@ def serve_texts(config: RunConfig, rows: list[tuple[str, str]], start: int, with
     assert answers.logits is not None
     predictions = answers.predictions(bundle.classes)
     confidences = softmax(answers.logits, bundle.manifest["temperature"]).max(1)
-    recorder = Recorder(config.folder, f"writer-{start}", flush_seconds=60)
+    recorder = Recorder(config.folder, f"writer-{start}", flush_seconds=60, max_text_chars=max_text_chars)
     for number, (text, label) in enumerate(rows):
         request = f"{start}-{number}"
         embedding = answers.embeddings[number].tolist() if with_embedding else None
@@ -124,6 +128,30 @@ def test_recorded_traffic_is_judged_end_to_end(released: RunConfig, capsys: pyte
     assert json.loads((released.folder / "monitor" / "latest.json").read_text())["verdict"] == "drift"
     history = (released.folder / "monitor" / "history.jsonl").read_text().splitlines()
     assert [json.loads(line)["verdict"] for line in history] == ["not enough data", "normal", "drift"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kept", [0, 20])
+def test_traffic_whose_texts_are_recorded_in_part_is_no_drift(released: RunConfig, kept: int) -> None:
+    serve_texts(released, make_documents(90, seed=7), start=1_000, max_text_chars=kept)
+    serve = ServeConfig.model_validate({"tasks": ["classify"], "record": {"max_text_chars": kept}})
+    result = monitor(released.model_copy(update={"serve": serve}))
+    assert (result.verdict, result.rows) == ("normal", 90)
+
+
+@pytest.mark.slow
+def test_embeddings_of_texts_that_were_recorded_in_part_are_compared_with_such(
+    released: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = open_bundle(production(released.folder)[1])
+    whole = reference_window(bundle, 10_000)
+    assert np.array_equal(reference_window(bundle, 20).embeddings, whole.embeddings)
+    monkeypatch.setattr(Bundle, "has", lambda self, name: name != CLASSIFIER)  # `embed` is monitored, which records none
+    cut = reference_window(bundle, 20)
+    texts = [text[:20] for text in pq.read_table(bundle.path(REFERENCE))["text"].to_pylist()]
+    assert cut.text_lengths.tolist() == [len(text) for text in texts]
+    assert np.allclose(cut.embeddings, answer(Runner.of(bundle), texts, False).embeddings, atol=1e-5)
+    assert not np.allclose(cut.embeddings, whole.embeddings, atol=1e-3)
 
 
 @pytest.mark.slow
