@@ -49,7 +49,7 @@ lint: $(STAMP)
 
 test: lint $(TEST_STAMP)
 	$(BIN)/python -m pytest -n 2 -m "not ray and not slow"
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "ray or slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "ray or slow"
 
 bench: $(STAMP)
 	@$(BIN)/python -m benchmarks

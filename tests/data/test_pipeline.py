@@ -197,19 +197,22 @@ def test_a_unit_that_kills_every_worker_ends_in_an_error(ray_cluster: Path) -> N
 def test_work_on_other_partitions_of_the_same_source_is_made_again(
     ray_cluster: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stop(recipe: TextRecipe) -> None:
+    found: list[bool] = []
+
+    def stop(recipe: TextRecipe, partitions: object) -> None:
+        found.append((recipe.folder / "unit").exists())
+        (recipe.folder / "unit").touch()
         raise InterruptedError
 
     (ray_cluster / "division").mkdir()
     config = make_config(ray_cluster / "division")
-    with monkeypatch.context() as patch:
-        patch.setattr(TextRecipe, "find_duplicates", stop)
+    monkeypatch.setattr(TextRecipe, "run", stop)
+    first, second, *rest = Files(config.prepare.source).partitions(config.prepare.partition_mb)
+    for partitions in ([first, second, *rest], [first, second, *rest], [first + second, *rest]):
+        monkeypatch.setattr(Files, "partitions", lambda *_, given=partitions: given)
         with pytest.raises(InterruptedError):
             prepare(config)
-    assert (config.folder / "prepare" / "work" / "clean-00001").is_dir()
-    first, second, *rest = Files(config.prepare.source).partitions(config.prepare.partition_mb)
-    monkeypatch.setattr(Files, "partitions", lambda source, partition_mb: [first + second, *rest])
-    assert prepare(config).counts["documents_in"] == len(make_rows()) + 2
+    assert found == [False, True, False]
 
 
 def start(folder: Path, num_cpus: int = 2, **prepare_section: object) -> subprocess.Popen[str]:
