@@ -15,15 +15,12 @@ from raysl import storage
 from raysl.config import Config
 from raysl.errors import ConfigError, StageError
 
-MANIFEST = "manifest.json"
-TOKENIZER = "tokenizer.json"
+MANIFEST, TOKENIZER, CHECKPOINTS = "manifest.json", "tokenizer.json", "checkpoints"
 MARKER = ".fingerprint"
-UNITS, BEGUN_FROM = ".units", ".inputs.json"
-"""Beside it: what the work is made from."""
-CHECKPOINTS = "checkpoints"
+"""In a stage's folder: the fingerprint that its work was begun with."""
+BEGUN_WITH, BEGUN_FROM, UNITS = ".config.json", ".inputs.json", ".units"
+"""Beside it: the config, the inputs and a hash of the units of that work."""
 MADE = "was made"
-BEGUN_WITH = ".config.json"
-"""What the unfinished work in a stage's folder depends on."""
 
 
 @dataclass(frozen=True)
