@@ -72,29 +72,36 @@ SUMS = f"""
 MISTAKES = (
     Mistake(
         1, "negatives of the own rank only", GATHER,
-        "    return gathered, sum(counts[: dist.get_rank()])", "    return rows, 0", CONTRAST,
+        "    return rows, sum(counts[: dist.get_rank()])",
+        "    return padded[dist.get_rank()][: counts[dist.get_rank()]], 0", CONTRAST,
     ),
     Mistake(1, "a view is its own negative", "objectives/contrast.py", 'float("-inf")', "1.0", BY_HAND),
     Mistake(
         1, "rows that fill up a smaller rank are negatives", GATHER,
-        "part[:size] for part, size in zip(parts, sizes, strict=True)", "*parts", CONTRAST,
+        "part[:count] for part, count in zip(padded, counts, strict=True)", "*padded", CONTRAST,
     ),
     Mistake(
-        2, "a gather without gradient", GATHER, "gathered: Tensor = _Gather.apply(rows, counts)",
-        "gathered = _Gather.apply(rows, counts).detach()", CONTRAST,
+        2, "a gather without gradient", GATHER, "_Send.apply(torch.cat([rows, padding]), message)",
+        "_Send.apply(torch.cat([rows, padding]).detach(), message)", CONTRAST,
     ),
-    Mistake(2, "gradients of other ranks' losses are lost", GATHER, "        dist.all_reduce(grad)\n", "", CONTRAST),
     Mistake(
-        2, "every rank takes the gradient of the first", GATHER,
-        "start = sum(ctx.sizes[: dist.get_rank()])", "start = 0", CONTRAST,
+        2, "gradients of other ranks' losses are lost", GATHER,
+        "ctx.message.work = dist.all_reduce(grad, async_op=True)", "pass", CONTRAST,
+    ),
+    Mistake(
+        2, "every rank takes the gradient of the first", GATHER, "grads[0][dist.get_rank()]", "grads[0][0]", CONTRAST,
+    ),
+    Mistake(
+        2, "every rank is taken to hold as many rows as the first", "models/ranks.py", "range(rank, num_rows, size)",
+        "range(0, num_rows, size)", CONTRAST,
     ),
     Mistake(
         2, "own rows looked for at place 0", GATHER,
-        "return gathered, sum(counts[: dist.get_rank()])", "return gathered, 0", CONTRAST,
+        "return rows, sum(counts[: dist.get_rank()])", "return rows, 0", CONTRAST,
     ),
     Mistake(
         2, "own rows looked for at rank x rows", GATHER,
-        "return gathered, sum(counts[: dist.get_rank()])", "return gathered, dist.get_rank() * len(rows)", CONTRAST,
+        "return rows, sum(counts[: dist.get_rank()])", "return rows, dist.get_rank() * counts[dist.get_rank()]", CONTRAST,
     ),
     Mistake(
         2, "loss not scaled against the average of ranks", LOOP, "(output.loss * self.world.size).backward()",
@@ -252,8 +259,8 @@ MISTAKES = (
         ("train/test_loop.py::test_two_ranks_draw_their_dropout_apart_at_every_step",),
     ),
     Mistake(
-        7, "ranks share masks and views", BATCHES, "generator.random((num_rows, count))[places]",
-        "generator.random((len(places), count))", DRAWN,
+        7, "ranks share masks and views", "objectives/base.py", "random((self.num_rows, count))[self.places]",
+        "random((len(self.places), count))", DRAWN,
     ),
     Mistake(
         7, "rows of a batch share their views", "objectives/simclr.py", "uniform=uniform(2 * NUM_UNIFORM))",

@@ -15,6 +15,12 @@ def several() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
+def rows_of_each(num_rows: int) -> list[int]:
+    """Rows that each process holds of a global batch, of which process r takes row r and then every `world size`-th."""
+    size = dist.get_world_size() if several() else 1
+    return [len(range(rank, num_rows, size)) for rank in range(size)]
+
+
 class Exchange(Generic[P, R]):
     """A function that all ranks call together, and that torch.compile calls as it is instead of looking into it.
 

@@ -21,8 +21,24 @@ from raysl.models.text import PAD
 
 Batch = dict[str, Tensor]
 RowKind = Literal["packed", "documents", "titled", "pixels"]
-Uniform = Callable[[int], npt.NDArray[np.float64]]
-"""uniform(k) -> (rows, k) numbers in [0, 1): the same for a row whatever the number of workers."""
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """Random numbers of a rank's rows: uniform(k) -> (rows, k) in [0, 1), the same for a row on any number of workers."""
+
+    generator: np.random.Generator
+    num_rows: int
+    """Of the global batch."""
+    places: npt.NDArray[np.int64]
+    """Of the rank's rows in it."""
+
+    def __call__(self, count: int) -> npt.NDArray[np.float64]:
+        return self.generator.random((self.num_rows, count))[self.places]
+
+    def together(self) -> Batch:
+        """A tensor without memory, as long as the global batch: a number that a GPU need not be asked for."""
+        return {"together": torch.empty(self.num_rows, 0)}
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from raysl.models.text import PAD, TextEncoder
 from raysl.models.text import Bert as BertModel
 from raysl.objectives.base import Batch, Objective, StepOutput, Uniform, as_tensors
 from raysl.objectives.config import ContrastiveTextConfig
-from raysl.objectives.contrast import nt_xent_sum
+from raysl.objectives.contrast import nt_xent_sum, send_views
 from raysl.objectives.masking import hidden_places, mask_tokens
 from raysl.objectives.views import title_and_span, two_spans
 
@@ -43,7 +43,7 @@ class ContrastiveText(Objective):
     def collate(self, rows: Sequence[Tokens], uniform: Uniform) -> Batch:
         views = title_and_span if self.row_kind == "titled" else two_spans
         first, second = views(rows, self.config.span_length, uniform(3))
-        batch = as_tensors(first=first, second=second)
+        batch = as_tensors(first=first, second=second) | uniform.together()
         if self.config.hidden_words_weight:
             share = self.config.hidden_words_rows
             masked = first[: max(1, round(len(first) * share))]
@@ -62,10 +62,11 @@ class ContrastiveText(Objective):
     def forward(self, batch: Batch, totals: Tensor) -> StepOutput:
         views = self.encoder.embed(torch.cat([batch["first"], batch["second"]]))
         first, second = views.chunk(2)
-        contrast = nt_xent_sum(first, second, self.config.temperature) / totals[0]
-        if "labels" not in batch:
+        sent = send_views(first, second, len(batch["together"]))
+        words = self._hidden_words(batch) / totals[1].clamp_min(1) if "labels" in batch else None  # meanwhile
+        contrast = nt_xent_sum(first, second, sent, self.config.temperature) / totals[0]
+        if words is None:
             return StepOutput(contrast, {"contrast": contrast.detach()})
-        words = self._hidden_words(batch) / totals[1].clamp_min(1)
         loss = contrast + self.config.hidden_words_weight * words
         return StepOutput(loss, {"contrast": contrast.detach(), "hidden_words": words.detach()})
 

@@ -17,7 +17,7 @@ from raysl.models.encoder import at_least_float
 from raysl.models.vision import VisionEncoder
 from raysl.objectives.augment import NUM_UNIFORM, views
 from raysl.objectives.base import Batch, StepOutput, Uniform, as_tensors
-from raysl.objectives.contrast import nt_xent_sum
+from raysl.objectives.contrast import nt_xent_sum, send_views
 from raysl.objectives.image_config import SimclrConfig
 from raysl.objectives.images import ImageObjective
 
@@ -35,7 +35,7 @@ class Simclr(ImageObjective):
 
     def collate(self, rows: Sequence[Row], uniform: Uniform) -> Batch:
         images = to_images(self.stack(rows), self.pixel_format)
-        return as_tensors(images=images, uniform=uniform(2 * NUM_UNIFORM))
+        return as_tensors(images=images, uniform=uniform(2 * NUM_UNIFORM)) | uniform.together()
 
     def targets(self, batch: Batch) -> Tensor:
         return torch.full((1,), 2.0 * len(batch["images"]), device=batch["images"].device)
@@ -47,7 +47,8 @@ class Simclr(ImageObjective):
         projected = self.projector(self.encoder.features(both))
         with torch.autocast(device, enabled=False):  # bf16 would round the similarities
             first, second = F.normalize(at_least_float(projected), dim=-1).chunk(2)
-            contrast = nt_xent_sum(first, second, self.config.temperature) / totals[0]
+            sent = send_views(first, second, len(batch["together"]))
+            contrast = nt_xent_sum(first, second, sent, self.config.temperature) / totals[0]
         return StepOutput(contrast, {"contrast": contrast.detach()})
 
     def _views(self, batch: Batch) -> Tensor:

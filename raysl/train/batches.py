@@ -17,12 +17,7 @@ from raysl.objectives.base import Batch, Objective, Uniform
 
 def uniform_for(seed: int, step: int, num_rows: int, places: npt.NDArray[np.int64]) -> Uniform:
     """Random numbers of the rows at `places` of a global batch of `num_rows`, drawn from (seed, step) alone."""
-    generator = np.random.default_rng((seed, 1, step))
-
-    def uniform(count: int) -> npt.NDArray[np.float64]:
-        return generator.random((num_rows, count))[places]
-
-    return uniform
+    return Uniform(np.random.default_rng((seed, 1, step)), num_rows, places)
 
 
 @dataclass(frozen=True)

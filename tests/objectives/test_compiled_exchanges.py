@@ -22,9 +22,9 @@ def exchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[
     real: list[bool] = []
 
     def watched(collective: Callable[..., object]) -> Callable[..., object]:
-        def call(*given: Tensor | list[Tensor]) -> object:
+        def call(*given: Tensor | list[Tensor], **named: bool) -> object:
             real.extend(not isinstance(one, FakeTensor) for one in given)
-            return collective(*given)
+            return collective(*given, **named)
 
         return call
 

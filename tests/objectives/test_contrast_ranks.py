@@ -10,21 +10,21 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from raysl.models.encoder import at_least_float
-from raysl.objectives.contrast import nt_xent_sum
+from raysl.objectives.contrast import nt_xent_sum, send_views
 
-SIZES = {2: (4, 3), 3: (3, 5, 2)}
+SIZES = {2: (4, 3), 3: (4, 3, 3)}
 """Rows of each rank, uneven as a last batch is."""
 TYPES = {"float64": torch.float64, "bf16": torch.bfloat16}
 TOLERANCE = {"float64": 1e-9, "bf16": 1e-2}
 
 
-def contrast(dtype: torch.dtype, start: int, end: int) -> tuple[Tensor, Tensor]:
-    """Loss of the rows start..end-1 and the gradient that they give the weights, from which all ranks' rows come."""
+def contrast(dtype: torch.dtype, start: int, end: int, num_rows: int) -> tuple[Tensor, Tensor]:
+    """Loss of the rows start..end-1 of `num_rows` and the gradient that they give the weights, which all rows come from."""
     generator = torch.Generator().manual_seed(0)
     weight, *views = (torch.randn(size, 6, generator=generator, dtype=torch.float64).to(dtype) for size in (6, 10, 10))
     weight.requires_grad_()
     first, second = (F.normalize(at_least_float(rows[start:end] @ weight), dim=-1) for rows in views)
-    loss = nt_xent_sum(first, second, 0.2)
+    loss = nt_xent_sum(first, second, send_views(first, second, num_rows), 0.2)
     loss.backward()
     assert weight.grad is not None
     return loss.detach().double(), weight.grad.double()
@@ -33,8 +33,9 @@ def contrast(dtype: torch.dtype, start: int, end: int) -> tuple[Tensor, Tensor]:
 def _rank(rank: int, sizes: tuple[int, ...], folder: Path) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=len(sizes))
-    start = sum(sizes[:rank])
-    torch.save({name: contrast(dtype, start, start + sizes[rank]) for name, dtype in TYPES.items()}, folder / f"{rank}")
+    start, num_rows = sum(sizes[:rank]), sum(sizes)
+    end = start + sizes[rank]
+    torch.save({name: contrast(dtype, start, end, num_rows) for name, dtype in TYPES.items()}, folder / f"{rank}")
     dist.destroy_process_group()
 
 
@@ -46,7 +47,7 @@ def test_parts_of_several_ranks_add_up_to_one_process(size: int, tmp_path: Path)
     mp.start_processes(_rank, args=(sizes, tmp_path), nprocs=size, start_method="spawn")
     ranks = [torch.load(tmp_path / f"{rank}") for rank in range(size)]
     for name, dtype in TYPES.items():
-        loss, gradient = contrast(dtype, 0, sum(sizes))
+        loss, gradient = contrast(dtype, 0, sum(sizes), sum(sizes))
         tolerance = TOLERANCE[name]
         assert float(sum(rank[name][0] for rank in ranks)) == pytest.approx(float(loss), abs=tolerance)
         scale = float(gradient.abs().max()) if name == "bf16" else 1.0

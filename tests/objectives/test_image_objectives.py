@@ -14,7 +14,7 @@ from raysl.models.resnet import ResNet
 from raysl.models.vision import ImageFormat
 from raysl.models.vision_config import ResNetConfig, VitConfig
 from raysl.models.vit import Vit, patchify
-from raysl.objectives.base import Objective
+from raysl.objectives.base import Objective, Uniform
 from raysl.objectives.image_config import MaeConfig, SimclrConfig
 from raysl.objectives.mae import Mae
 from raysl.objectives.simclr import Simclr
@@ -24,9 +24,8 @@ IMAGE = ImageFormat(size=16, channels=3, patch_size=4, mean=(0.4, 0.4, 0.4), std
 FORM = PixelFormat(16, 3, 4)
 
 
-def uniform_of(rows: int, seed: int = 0):
-    generator = np.random.default_rng(seed)
-    return lambda count: generator.random((rows, count))
+def uniform_of(rows: int, seed: int = 0) -> Uniform:
+    return Uniform(np.random.default_rng(seed), rows, np.arange(rows))
 
 
 def vit(**settings: object) -> Vit:

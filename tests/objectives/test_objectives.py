@@ -12,12 +12,12 @@ from raysl.data.tokens import train_tokenizer
 from raysl.data.words import word_starts
 from raysl.models.config import BertConfig, GptConfig
 from raysl.models.text import CLS, MASK, PAD, SEP, Bert, Gpt
-from raysl.objectives.base import as_tensors, document_numbers, pad
+from raysl.objectives.base import Uniform, as_tensors, document_numbers, pad
 from raysl.objectives.bert import Bert as BertObjective
 from raysl.objectives.config import BertConfig as BertObjectiveConfig
 from raysl.objectives.config import ContrastiveTextConfig
 from raysl.objectives.config import GptConfig as GptObjectiveConfig
-from raysl.objectives.contrast import nt_xent_sum
+from raysl.objectives.contrast import nt_xent_sum, send_views
 from raysl.objectives.contrastive_text import ContrastiveText
 from raysl.objectives.gpt import Gpt as GptObjective
 from raysl.objectives.masking import IGNORED, hidden_places, mask_tokens
@@ -27,9 +27,8 @@ from raysl.train.batches import uniform_for
 VOCAB = 60
 
 
-def uniform_of(rows: int, seed: int = 0):
-    generator = np.random.default_rng(seed)
-    return lambda count: generator.random((rows, count))
+def uniform_of(rows: int, seed: int = 0) -> Uniform:
+    return Uniform(np.random.default_rng(seed), rows, np.arange(rows))
 
 
 def encoder(kind: type, config: type, **settings: object):
@@ -131,15 +130,15 @@ def test_untrained_loss_is_that_of_guessing(objective: torch.nn.Module, expected
 def test_contrast_of_unrelated_views_is_that_of_guessing() -> None:
     generator = torch.Generator().manual_seed(0)
     first, second = (torch.nn.functional.normalize(torch.randn(64, 4096, generator=generator), dim=-1) for _ in range(2))
-    loss = float(nt_xent_sum(first, second, 1.0)) / 128
+    loss = float(nt_xent_sum(first, second, send_views(first, second, 64), 1.0)) / 128
     assert loss == pytest.approx(math.log(2 * 64 - 1), rel=0.01)
 
 
 def test_contrast_by_hand() -> None:
     """Two rows whose views agree: similarity 1 to the other view, 0 to the two negatives."""
-    first = torch.eye(2)
+    first, second = torch.eye(2), torch.eye(2)
     expected = -math.log(math.e / (math.e + 2))
-    assert float(nt_xent_sum(first, first.clone(), 1.0)) / 4 == pytest.approx(expected, abs=1e-6)
+    assert float(nt_xent_sum(first, second, send_views(first, second, 2), 1.0)) / 4 == pytest.approx(expected, abs=1e-6)
 
 
 def test_spans_come_from_one_document_and_do_not_overlap() -> None:

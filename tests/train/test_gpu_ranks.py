@@ -31,11 +31,11 @@ def train(trainer: Trainer) -> dict[str, object]:
 
 
 def _as_nccl_does(collective: object) -> object:
-    def checked(*given: object) -> object:
+    def checked(*given: object, **named: bool) -> object:
         for value in given:
             for tensor in value if isinstance(value, list) else [value]:
                 assert not isinstance(tensor, torch.Tensor) or (tensor.is_cuda and tensor.is_contiguous())
-        return collective(*given)
+        return collective(*given, **named)
 
     return checked
 
