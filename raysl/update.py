@@ -23,11 +23,11 @@ from raysl.monitor.recorder import read_records
 from raysl.progress import say
 from raysl.release import model_registry
 from raysl.release.build import Ingredients, build_bundle
-from raysl.release.bundle import REFERENCE, SEARCH_DOCUMENTS, TOKENIZER, Bundle, open_bundle
+from raysl.release.bundle import ENCODER, REFERENCE, SEARCH_DOCUMENTS, TOKENIZER, Bundle, open_bundle
 from raysl.release.documents import COLUMNS, draw_split
 from raysl.release.gate import Decision, judge
 from raysl.run_config import RunConfig, needed
-from raysl.stage import log_metrics, made_from
+from raysl.stage import log_metrics, made_from, require
 from raysl.train.finetune import finetune_rows
 
 FEWEST_OF_A_NEW_CLASS = 5
@@ -92,6 +92,7 @@ def _alone(run_folder: Path) -> Iterator[None]:
 def _update(config: RunConfig) -> UpdateResult:
     number, folder = model_registry.production(config.folder)
     production = open_bundle(folder)
+    _check_encoder(config, number, production)
     gathered, rows, dropped = gather(config)
     before = added_rows(config.folder)
     additions = prepare_additions(rows, before.select(list(COLUMNS)), config.folder / "prepare/dedup_index", config.prepare)
@@ -101,6 +102,18 @@ def _update(config: RunConfig) -> UpdateResult:
         result = _make_version(config, production, before, split(additions.rows, config), result)
     _keep(config, result)
     return result
+
+
+def _check_encoder(config: RunConfig, number: int, production: Bundle) -> None:
+    """The run's models and the bundle in production have to go together: one is trained on, the other taken over."""
+    released = require(config.folder, "release", "release")
+    if released.files[f"bundle/{ENCODER}"] != production.manifest["files"][ENCODER]:
+        newest = released.counts["version"]
+        raise StageError(
+            f"Version {number}, in production, has another encoder than version {newest}, the last release of this run; "
+            f"an update needs them to be the same. Promote version {newest} (raysl.release.model_registry.promote), "
+            "or run `raysl release` with models that are good enough for production first."
+        )
 
 
 def gather(config: RunConfig) -> tuple[dict[str, int], pa.Table, dict[str, int]]:

@@ -14,7 +14,8 @@ from raysl.data.labelled import Documents
 from raysl.errors import ConfigError, StageError
 from raysl.monitor.recorder import Label, Record, Recorder
 from raysl.release import gate, model_registry
-from raysl.release.bundle import open_bundle
+from raysl.release.bundle import BUNDLE, ENCODER, open_bundle, write_bundle
+from raysl.release.release import release
 from raysl.run_config import RunConfig
 from raysl.stage import Stage
 from raysl.storage import hash_folder
@@ -166,6 +167,21 @@ def test_models_made_anew_without_a_release_are_refused(run: RunConfig) -> None:
     (run.folder / "pretrain" / "another_width").write_text("64")
     Stage(run.folder, "pretrain", {}, {}).finish({}, {}, hash_folder(run.folder / "pretrain"))
     with pytest.raises(StageError, match=r"`release` was made from an earlier `pretrain`.*Run `raysl release` first"):
+        update(run)
+
+
+def test_an_encoder_other_than_that_of_production_is_refused(run: RunConfig) -> None:
+    folder = run.folder / "release" / "bundle"
+    (folder / ENCODER).write_bytes(b"an encoder of another pretraining")
+    facts = json.loads((folder / BUNDLE).read_text())
+    made = ("tasks", "files", "sizes", "content_hash", "created")
+    write_bundle(folder, {name: fact for name, fact in facts.items() if name not in made})
+    (run.folder / "release" / "manifest.json").unlink()
+    release(run)
+    assert model_registry.production(run.folder)[0] == 2
+    assert update(run).production == 2
+    model_registry.roll_back(run.folder)
+    with pytest.raises(StageError, match=r"Version 1, in production, has another encoder.*version 2.*Promote version 2"):
         update(run)
 
 
