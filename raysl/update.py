@@ -17,17 +17,18 @@ import pyarrow.parquet as pq
 
 from raysl import schema, storage
 from raysl.data.additions import Additions, prepare_additions, read_source
+from raysl.data.dedup import deduplicate_against
 from raysl.data.labelled import Documents
 from raysl.errors import StageError
 from raysl.monitor.recorder import read_records
 from raysl.progress import say
 from raysl.release import model_registry
 from raysl.release.build import Ingredients, build_bundle
-from raysl.release.bundle import REFERENCE, SEARCH_DOCUMENTS, TOKENIZER, Bundle, open_bundle
+from raysl.release.bundle import ENCODER, REFERENCE, SEARCH_DOCUMENTS, TOKENIZER, Bundle, open_bundle
 from raysl.release.documents import COLUMNS, draw_split
 from raysl.release.gate import Decision, judge
 from raysl.run_config import RunConfig, needed
-from raysl.stage import log_metrics, made_from
+from raysl.stage import log_metrics, made_from, require
 from raysl.train.finetune import finetune_rows
 
 FEWEST_OF_A_NEW_CLASS = 5
@@ -92,15 +93,29 @@ def _alone(run_folder: Path) -> Iterator[None]:
 def _update(config: RunConfig) -> UpdateResult:
     number, folder = model_registry.production(config.folder)
     production = open_bundle(folder)
+    _check_encoder(config, number, production)
     gathered, rows, dropped = gather(config)
     before = added_rows(config.folder)
     additions = prepare_additions(rows, before.select(list(COLUMNS)), config.folder / "prepare/dedup_index", config.prepare)
     additions = drop_rare_classes(additions, production)
     result = UpdateResult(gathered, _sum(dropped, additions.dropped), len(additions.rows), number)
     if result.kept >= config.update.min_new_rows:
+        before = without_prepared(before, config.folder / "prepare/dedup_index")
         result = _make_version(config, production, before, split(additions.rows, config), result)
     _keep(config, result)
     return result
+
+
+def _check_encoder(config: RunConfig, number: int, production: Bundle) -> None:
+    """The run's models and the bundle in production have to go together: one is trained on, the other taken over."""
+    released = require(config.folder, "release", "release")
+    if released.files[f"bundle/{ENCODER}"] != production.manifest["files"][ENCODER]:
+        newest = released.counts["version"]
+        raise StageError(
+            f"Version {number}, in production, has another encoder than version {newest}, the last release of this run; "
+            f"an update needs them to be the same. Promote version {newest} (raysl.release.model_registry.promote), "
+            "or run `raysl release` with models that are good enough for production first."
+        )
 
 
 def gather(config: RunConfig) -> tuple[dict[str, int], pa.Table, dict[str, int]]:
@@ -145,11 +160,19 @@ def split(rows: pa.Table, config: RunConfig) -> pa.Table:
 
 
 def added_rows(run_folder: Path) -> pa.Table:
-    """Rows (ADDED) of the updates whose version was promoted."""
+    """Rows (ADDED) of the updates whose version was promoted, also where it was rolled back later."""
     changes = model_registry.read_registry(run_folder).changes
     promoted = sorted({change.version for change in changes if change.after == model_registry.PRODUCTION})
     paths = [run_folder / "update" / str(version) / ADDED_ROWS for version in promoted]
     return pa.concat_tables([ADDED.empty_table(), *(pq.read_table(path) for path in paths if path.is_file())])
+
+
+def without_prepared(rows: pa.Table, index_folder: Path) -> pa.Table:
+    """Rows of earlier updates but those near a document of `prepare`: made anew, it may have put them in its test split."""
+    new = deduplicate_against(index_folder, rows.combine_chunks()).kept
+    if len(new) < len(rows):
+        say(f"update: left out {len(rows) - len(new):,} rows of earlier updates, near documents that `prepare` has by now")
+    return new
 
 
 def _make_version(
@@ -158,12 +181,13 @@ def _make_version(
     """Trains on from the pretrained encoder, builds, judges, registers. Killed anywhere and run again it does the same."""
     work = config.folder / "update" / "work"
     storage.remove(work)
-    rows = _rows_to_train_on(config, pa.concat_tables([before, fresh]))
+    added = pa.concat_tables([before, fresh])
+    rows = _rows_to_train_on(config, added)
     # production may know less: rolled back, or released again with fewer classes than earlier rows have
     classes = sorted({*production.classes, *rows[schema.LABEL].to_pylist()})
     documents = Documents(*(rows[name].to_pylist() for name in (schema.ID, schema.LABEL, schema.TEXT)))
     finetune_rows(config, config.folder / "pretrain", documents, work / "finetune", classes, logged_as="update")
-    parts = _ingredients(config, production, work / "finetune", fresh)
+    parts = _ingredients(config, production, work / "finetune", added)
     assert config.release is not None
     candidate = build_bundle(work / "bundle", parts, config.release)
     old = _old_rows(config, before)
@@ -204,20 +228,28 @@ def _documents_by_id(config: RunConfig, ids: set[str]) -> pa.Table:
     return pa.concat_tables(tables)
 
 
-def _ingredients(config: RunConfig, production: Bundle, classifier: Path, fresh: pa.Table) -> Ingredients:
+def _ingredients(config: RunConfig, production: Bundle, classifier: Path, added: pa.Table) -> Ingredients:
     """Production's bundle with another classifier; encoder and tokenizer stay, so known embeddings do too.
 
-    Requests do not go into the search index: it would show one user's text to another.
+    Production may lack rows of earlier updates too: rolled back, or released since. Requests do not go into the search
+    index: it would show one user's text to another.
     """
     documents = None
     if production.has(SEARCH_DOCUMENTS):
-        public = fresh.filter(pc.invert(fresh[FROM_SERVICE])).select(list(COLUMNS))
-        documents = pa.concat_tables([pq.read_table(production.path(SEARCH_DOCUMENTS)), public])
+        known = pq.read_table(production.path(SEARCH_DOCUMENTS))
+        public = added.filter(pc.invert(added[FROM_SERVICE])).select(list(COLUMNS))
+        documents = pa.concat_tables([known, _lacking(known, public)])
     reference = pq.read_table(production.path(REFERENCE), columns=list(COLUMNS))
     return Ingredients(
         encoder=config.folder / "pretrain", classifier=classifier, tokenizer=production.path(TOKENIZER),
-        held_out=pa.concat_tables([_held_out(fresh), reference]), documents=documents, previous=production,
+        held_out=pa.concat_tables([_lacking(reference, _held_out(added)), reference]), documents=documents,
+        previous=production,
     )  # fmt: skip
+
+
+def _lacking(known: pa.Table, rows: pa.Table) -> pa.Table:
+    """The rows whose text `known` lacks."""
+    return rows.filter(pc.invert(pc.is_in(rows[schema.TEXT], known[schema.TEXT])))
 
 
 def _old_rows(config: RunConfig, before: pa.Table) -> pa.Table:

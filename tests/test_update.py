@@ -1,20 +1,25 @@
 """An update makes a better version from new rows, refuses a worse one, and makes none of too few."""
 
 import fcntl
+import functools
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from tiny_run import TOPICS, copy_run, make_documents, released_run
 
-from raysl.data.labelled import Documents
+from raysl.data.dedup import add_to_index
 from raysl.errors import ConfigError, StageError
 from raysl.monitor.recorder import Label, Record, Recorder
 from raysl.release import gate, model_registry
-from raysl.release.bundle import open_bundle
+from raysl.release.bundle import BUNDLE, ENCODER, SEARCH_DOCUMENTS, SEARCH_EMBEDDINGS, open_bundle, write_bundle
+from raysl.release.release import release
 from raysl.run_config import RunConfig
 from raysl.stage import Stage
 from raysl.storage import hash_folder
@@ -28,6 +33,19 @@ NEW_TOPICS = {**TOPICS, "sound": "wave note pitch tempo chord volume melody"}
 @pytest.fixture
 def run(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> RunConfig:
     return copy_run(released_run(tmp_path_factory.getbasetemp()), tmp_path / "run")
+
+
+@pytest.fixture
+def updated(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> RunConfig:
+    """A run whose version 2 an update made of the rows of a source."""
+    return copy_run(updated_run(tmp_path_factory.getbasetemp()), tmp_path / "updated")
+
+
+@functools.cache
+def updated_run(base: Path) -> RunConfig:
+    config = copy_run(released_run(base), base / "updated_run")
+    assert update(with_source(config, base / "first.jsonl", make_documents(120, seed=5, topics=NEW_TOPICS))).promoted
+    return config
 
 
 def give_feedback(config: RunConfig, rows: list[tuple[str, str]]) -> None:
@@ -67,13 +85,59 @@ def with_source(run: RunConfig, path: Path, rows: list[tuple[str, str]]) -> RunC
     return RunConfig.model_validate({**run.model_dump(mode="json"), "update": limits})
 
 
-def test_after_a_roll_back_rows_of_classes_that_production_lacks_are_trained_on(run: RunConfig, tmp_path: Path) -> None:
-    assert update(with_source(run, tmp_path / "first.jsonl", make_documents(120, seed=5, topics=NEW_TOPICS))).promoted
-    assert model_registry.roll_back(run.folder) == 1
-    result = update(with_source(run, tmp_path / "second.jsonl", make_documents(120, seed=8)))
+def searched(run: RunConfig, version: int) -> list[str]:
+    return pq.read_table(model_registry.version_folder(run.folder, version) / SEARCH_DOCUMENTS)["text"].to_pylist()
+
+
+def test_after_a_roll_back_rows_of_the_earlier_update_are_trained_on_and_found(updated: RunConfig, tmp_path: Path) -> None:
+    assert model_registry.roll_back(updated.folder) == 1
+    result = update(with_source(updated, tmp_path / "second.jsonl", make_documents(120, seed=8)))
     assert (result.production, result.version) == (1, 3)
-    bundle = open_bundle(model_registry.version_folder(run.folder, 3))
+    bundle = open_bundle(model_registry.version_folder(updated.folder, 3))
     assert bundle.classes == ("files", "network", "numbers", "sound")
+    first, second = (pq.read_table(updated.folder / "update" / number / "added.parquet") for number in "23")
+    assert searched(updated, 3) == [*searched(updated, 2), *second["text"].to_pylist()]
+    assert len(np.load(bundle.path(SEARCH_EMBEDDINGS))) == len(searched(updated, 3))
+    added = pa.concat_tables([first, second])
+    held_out = added.filter(added["held_out"])["text"].to_pylist()
+    assert pq.read_table(bundle.path("reference.parquet"))["text"].to_pylist()[: len(held_out)] == held_out
+
+
+def given_to(function: str, config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, ...]:
+    """The arguments that an update calls one of its functions with; it ends there."""
+    given: list[tuple[Any, ...]] = []
+
+    def stop(*arguments: Any, **_: object) -> None:
+        given.append(arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"raysl.update.{function}", stop)
+    with pytest.raises(KeyboardInterrupt):
+        update(config)
+    return given[0]
+
+
+def test_rows_of_an_earlier_update_that_production_has_are_not_added_again(
+    updated: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = with_source(updated, tmp_path / "second.jsonl", make_documents(120, seed=8))
+    _, parts, _ = given_to("build_bundle", config, monkeypatch)
+    for texts in (parts.documents["text"].to_pylist(), parts.held_out["text"].to_pylist()):
+        assert len(texts) == len(set(texts))
+
+
+def test_rows_of_an_earlier_update_that_prepare_has_by_now_are_not_trained_on(
+    updated: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    added = pq.read_table(updated.folder / "update" / "2" / "added.parquet")
+    added = added.filter(pc.invert(added["held_out"]))
+    prepared = set(added["text"].to_pylist()[:30])
+    add_to_index(updated.folder / "prepare" / "dedup_index", added.slice(0, 30).select(["id", "text", "label"]))
+    config = with_source(updated, tmp_path / "new.jsonl", make_documents(120, seed=8))
+    documents = given_to("finetune_rows", config, monkeypatch)[2]
+    assert prepared.isdisjoint(documents.texts)
+    assert set(added["text"].to_pylist()[30:]) <= set(documents.texts)
+    assert "left out 30 rows of earlier updates" in capsys.readouterr().err
 
 
 def test_after_a_release_with_fewer_classes_the_labelled_rows_of_finetune_are_trained_on(
@@ -83,17 +147,8 @@ def test_after_a_release_with_fewer_classes_the_labelled_rows_of_finetune_are_tr
     fewer = tuple(name for name in classes if name != "files")
     monkeypatch.setattr("raysl.release.bundle.Bundle.classes", property(lambda bundle: fewer))
     rows = [row for row in make_documents(150, seed=8) if row[1] != "files"]
-    trained_on: list[set[str]] = []
-
-    def stop(config: RunConfig, encoder: Path, documents: Documents, folder: Path, classes: list[str], **_: object) -> None:
-        assert set(documents.labels) <= set(classes)
-        trained_on.append(set(classes))
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("raysl.update.finetune_rows", stop)
-    with pytest.raises(KeyboardInterrupt):
-        update(with_source(run, tmp_path / "new.jsonl", rows))
-    assert trained_on == [set(classes)]
+    _, _, documents, _, trained = given_to("finetune_rows", with_source(run, tmp_path / "new.jsonl", rows), monkeypatch)
+    assert set(documents.labels) == set(trained) == set(classes)
 
 
 def test_a_second_update_at_the_same_time_is_refused(run: RunConfig) -> None:
@@ -108,19 +163,18 @@ def test_a_second_update_at_the_same_time_is_refused(run: RunConfig) -> None:
 
 
 def test_a_version_that_comes_while_an_update_runs_stays_in_production(
-    run: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    updated: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert update(with_source(run, tmp_path / "first.jsonl", make_documents(120, seed=5, topics=NEW_TOPICS))).promoted
     judge = gate.judge
 
     def roll_back_meanwhile(*arguments: object) -> gate.Decision:
-        model_registry.roll_back(run.folder)
+        model_registry.roll_back(updated.folder)
         return replace(judge(*arguments), accepted=True)  # type: ignore[arg-type]
 
     monkeypatch.setattr("raysl.update.judge", roll_back_meanwhile)
-    result = update(with_source(run, tmp_path / "second.jsonl", make_documents(120, seed=8)))
+    result = update(with_source(updated, tmp_path / "second.jsonl", make_documents(120, seed=8)))
     assert (result.promoted, result.version, result.overtaken_by) == (False, 3, 1)
-    assert model_registry.production(run.folder)[0] == 1
+    assert model_registry.production(updated.folder)[0] == 1
     assert "version 3 is archived: production changed to version 1 meanwhile" in capsys.readouterr().err
 
 
@@ -166,6 +220,21 @@ def test_models_made_anew_without_a_release_are_refused(run: RunConfig) -> None:
     (run.folder / "pretrain" / "another_width").write_text("64")
     Stage(run.folder, "pretrain", {}, {}).finish({}, {}, hash_folder(run.folder / "pretrain"))
     with pytest.raises(StageError, match=r"`release` was made from an earlier `pretrain`.*Run `raysl release` first"):
+        update(run)
+
+
+def test_an_encoder_other_than_that_of_production_is_refused(run: RunConfig) -> None:
+    folder = run.folder / "release" / "bundle"
+    (folder / ENCODER).write_bytes(b"an encoder of another pretraining")
+    facts = json.loads((folder / BUNDLE).read_text())
+    made = ("tasks", "files", "sizes", "content_hash", "created")
+    write_bundle(folder, {name: fact for name, fact in facts.items() if name not in made})
+    (run.folder / "release" / "manifest.json").unlink()
+    release(run)
+    assert model_registry.production(run.folder)[0] == 2
+    assert update(run).production == 2
+    model_registry.roll_back(run.folder)
+    with pytest.raises(StageError, match=r"Version 1, in production, has another encoder.*version 2.*Promote version 2"):
         update(run)
 
 
