@@ -1,6 +1,7 @@
 """What an encoder is: rows of one modality in, one embedding a row out. It is what remains after pretraining."""
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -25,6 +26,12 @@ class Encoder(nn.Module):
     def embed(self, inputs: Tensor) -> Tensor:
         """L2-normalised embedding (batch, width) of each row."""
         raise NotImplementedError
+
+
+def exact(x: Tensor) -> AbstractContextManager[object]:
+    """Products of float32 inside are products of float32, under autocast too, which would round them to half precision."""
+    device = x.device.type
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
 def at_least_float(x: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raysl.models.config import BertConfig, GptConfig, TransformerConfig
-from raysl.models.encoder import Encoder, at_least_float
+from raysl.models.encoder import Encoder, at_least_float, exact
 from raysl.models.gelu import gelu
 from raysl.models.spans import Spans, takes_spans
 from raysl.models.transformer import BERT_STYLE, GPT_STYLE, Block, BlockStyle, Visible, as_bias, initialize
@@ -118,7 +118,9 @@ class TextEncoder(Encoder):
         The weights play the part of inverse frequencies in SIF (Arora et al., 2017).
         """
         weight = torch.exp(self.pool_weight(inputs)) * (inputs != PAD)[..., None]  # (batch, length, 1)
-        pooled = (weight.transpose(1, 2) @ at_least_float(self.encode(inputs)))[:, 0]  # (batch, width)
+        vectors = at_least_float(self.encode(inputs))
+        with exact(vectors):
+            pooled = (weight.transpose(1, 2) @ vectors)[:, 0]  # (batch, width)
         return F.normalize(pooled, dim=-1)
 
 

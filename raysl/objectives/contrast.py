@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from raysl.models import ranks
-from raysl.models.encoder import at_least_float
+from raysl.models.encoder import at_least_float, exact
 from raysl.objectives.gather import Sent, send_rows
 
 
@@ -24,7 +24,8 @@ def nt_xent_sum(first: Tensor, second: Tensor, sent: Sent, temperature: float) -
     pairs, start = sent.received()  # (N, 2, width)
     everything = pairs.transpose(0, 1).flatten(0, 1)  # (2N, width)
     rows, total = len(first), len(pairs)
-    similarity = at_least_float(views) @ at_least_float(everything).T / temperature  # (2B, 2N)
+    with exact(views):
+        similarity = at_least_float(views) @ at_least_float(everything).T / temperature  # (2B, 2N)
     own = torch.arange(rows, device=views.device) + start
     itself = torch.cat([own, own + total])
     similarity = similarity.scatter(1, itself[:, None], float("-inf"))

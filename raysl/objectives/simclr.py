@@ -45,10 +45,9 @@ class Simclr(ImageObjective):
         with torch.autocast(device, enabled=False):
             both = self._views(batch)
         projected = self.projector(self.encoder.features(both))
-        with torch.autocast(device, enabled=False):  # bf16 would round the similarities
-            first, second = F.normalize(at_least_float(projected), dim=-1).chunk(2)
-            sent = send_views(first, second, len(batch["together"]))
-            contrast = nt_xent_sum(first, second, sent, self.config.temperature) / totals[0]
+        first, second = F.normalize(at_least_float(projected), dim=-1).chunk(2)
+        sent = send_views(first, second, len(batch["together"]))
+        contrast = nt_xent_sum(first, second, sent, self.config.temperature) / totals[0]
         return StepOutput(contrast, {"contrast": contrast.detach()})
 
     def _views(self, batch: Batch) -> Tensor:

@@ -68,7 +68,7 @@ class Trainer:
         self.optimizer = optimizers.build(self.objective, config.optimizer)
         self.peak_rate = optimizers.peak_rate(config.optimizer, config.global_batch_size)
         self.average = WeightAverage(self.objective, config.ema_decay) if config.ema_decay else None
-        self.precision = resolve_precision(config.precision, self.world.device)
+        self.precision = resolve_precision(config.precision, self.world)
         self.watch = Watch(config.health, config.optimizer.learning_rate)
         self._best: float | None = None
         self._saved, self._told = -1, STAYS

@@ -63,12 +63,16 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def resolve_precision(name: str, device: torch.device) -> torch.dtype:
-    """`auto` is bf16 where the device multiplies it in hardware, else fp32."""
+def resolve_precision(name: str, world: World) -> torch.dtype:
+    """`auto` is bf16 where the devices of all ranks multiply it in hardware, else fp32."""
     if name == "auto":
-        fast = torch.cuda.is_bf16_supported(including_emulation=False) if device.type == "cuda" else _cpu_has_bf16()
-        name = "bf16" if fast else "fp32"
+        able = world.total(torch.tensor(float(_has_bf16(world.device)), device=world.device))
+        name = "bf16" if int(able) == world.size else "fp32"
     return torch.bfloat16 if name == "bf16" else torch.float32
+
+
+def _has_bf16(device: torch.device) -> bool:
+    return torch.cuda.is_bf16_supported(including_emulation=False) if device.type == "cuda" else _cpu_has_bf16()
 
 
 def _cpu_has_bf16() -> bool:

@@ -141,6 +141,18 @@ def test_contrast_by_hand() -> None:
     assert float(nt_xent_sum(first, second, send_views(first, second, 2), 1.0)) / 4 == pytest.approx(expected, abs=1e-6)
 
 
+def test_embeddings_and_their_similarities_are_not_rounded_to_bf16() -> None:
+    """Under autocast, which rounds products: at a low temperature that moves the loss."""
+    inputs = torch.randint(5, VOCAB, (64, 12), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        embeddings = encoder(Bert, BertConfig).embed(inputs)
+        first, second = embeddings.chunk(2)
+        loss = nt_xent_sum(first, second, send_views(first, second, 32), 0.05)
+    assert embeddings.dtype == torch.float32
+    assert (embeddings != embeddings.bfloat16().float()).float().mean() > 0.9
+    assert float(loss) == float(nt_xent_sum(first, second, send_views(first, second, 32), 0.05))
+
+
 def test_spans_come_from_one_document_and_do_not_overlap() -> None:
     documents = [np.arange(100, 100 + size, dtype=np.int32) for size in (16, 40, 300)]
     first, second = two_spans(documents, 32, np.random.default_rng(0).random((3, 3)))

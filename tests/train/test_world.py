@@ -1,0 +1,35 @@
+"""What ranks agree on before they train."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pytest
+import torch
+from torch import Tensor
+
+from raysl.train import world
+from raysl.train.world import World, resolve_precision
+
+
+@dataclass(frozen=True)
+class Among(World):
+    """A rank of two, told what the other one says."""
+
+    other: ClassVar[float]
+
+    def total(self, values: Tensor) -> Tensor:
+        return values + self.other
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "expected"),
+    [(True, 1.0, torch.bfloat16), (True, 0.0, torch.float32), (False, 1.0, torch.float32)],
+)
+def test_bf16_is_chosen_by_itself_where_the_devices_of_all_ranks_have_it(
+    here: bool, there: float, expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(world, "_has_bf16", lambda _: here)
+    monkeypatch.setattr(Among, "other", there, raising=False)
+    among = Among(0, 2, torch.device("cpu"))
+    assert resolve_precision("auto", among) == expected
+    assert resolve_precision("bf16", among) == torch.bfloat16
