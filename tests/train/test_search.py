@@ -40,7 +40,7 @@ def test_draws_are_seeded_and_lie_where_they_should() -> None:
     assert 20 < sum(rate < 1e-3 for rate in rates) < 80
     assert {values["pretrain.model.num_layers"] for values in drawn} == {1, 2}
     assert sum(values["pretrain.global_batch_size"] == 32 for values in drawn) == 50
-    grid = TuneConfig(search={RATE: {"grid": [1, 2, 3]}, "seed": {"grid": [0, 1]}}, num_trials=9)
+    grid = TuneConfig(search={RATE: {"grid": [1, 2, 3]}, "pretrain.max_steps": {"grid": [5, 6]}}, num_trials=9)
     assert len(draw(grid, 0)) == 6
 
 
@@ -74,7 +74,7 @@ def test_a_key_that_does_not_exist_or_does_not_take_the_value_is_refused(
         ("tune.search={prepare.source.path: {grid: [a]}}", "trials share what `prepare` made"),
         ("tune.search={pretrain.max_steps: {grid: [1], choice: [2]}}", "exactly one of"),
         ("tune.search={pretrain.max_steps: {integer: [9, 1]}}", "from the lower to the higher"),
-        ("tune={search: {seed: {grid: [1]}}, metric: accuracy}", "tune.metric"),
+        ("tune={search: {pretrain.max_steps: {grid: [1]}}, metric: accuracy}", "tune.metric"),
         ("seed=1", "no section `tune:`"),
     ],
 )
