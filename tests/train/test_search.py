@@ -11,6 +11,7 @@ from raysl.errors import ConfigError
 from raysl.run_config import RunConfig
 from raysl.train.config import TuneConfig
 from raysl.train.search import draw, trials
+from raysl.train.tune import Work, _train
 
 RATE = "pretrain.optimizer.learning_rate"
 
@@ -83,3 +84,20 @@ def test_a_mistake_in_the_section_is_one_line(
 ) -> None:
     assert main(["tune", str(smallest_yaml), override]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_number_that_is_not_measured_ends_a_trial_at_its_first_evaluation(
+    smallest_yaml: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_of(smallest_yaml, search={RATE: {"grid": [0.1]}}, metric="knn_accuracy")
+    work = Work.of(trials(config, config.tune)[0])
+
+    def evaluates_twice(job: Any, world: Any, hear: Any) -> dict[str, Any]:
+        hear({"step": 1, "held_out_loss": 2.0})
+        pytest.fail("it trained on")
+
+    monkeypatch.setattr("raysl.train.tune.train_rank", evaluates_twice)
+    monkeypatch.setattr("raysl.stage.Stage.done", lambda stage: None)
+    monkeypatch.setattr("raysl.stage.Stage.begin", lambda stage: None)
+    with pytest.raises(ConfigError, match="no 'knn_accuracy' among what was measured: held_out_loss"):
+        _train(work, "knn_accuracy")
