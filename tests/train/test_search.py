@@ -1,6 +1,7 @@
 """Draws of a search, and that a mistake in its keys is told before anything starts."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from raysl.errors import ConfigError
 from raysl.run_config import RunConfig
 from raysl.train.config import TuneConfig
 from raysl.train.search import draw, trials
+from raysl.train.session import TrainJob
 from raysl.train.tune import Work, _train
 
 RATE = "pretrain.optimizer.learning_rate"
@@ -90,14 +92,12 @@ def test_a_number_that_is_not_measured_ends_a_trial_at_its_first_evaluation(
     smallest_yaml: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = config_of(smallest_yaml, search={RATE: {"grid": [0.1]}}, metric="knn_accuracy")
-    work = Work.of(trials(config, config.tune)[0])
+    stage: Any = SimpleNamespace(done=lambda: None, begin=lambda: None)
 
     def evaluates_twice(job: Any, world: Any, hear: Any) -> dict[str, Any]:
         hear({"step": 1, "held_out_loss": 2.0})
         pytest.fail("it trained on")
 
     monkeypatch.setattr("raysl.train.tune.train_rank", evaluates_twice)
-    monkeypatch.setattr("raysl.stage.Stage.done", lambda stage: None)
-    monkeypatch.setattr("raysl.stage.Stage.begin", lambda stage: None)
     with pytest.raises(ConfigError, match="no 'knn_accuracy' among what was measured: held_out_loss"):
-        _train(work, "knn_accuracy")
+        _train(Work(stage, TrainJob(config)), "knn_accuracy")
