@@ -99,7 +99,7 @@ def _table(config: type[BaseModel]) -> list[str]:
 
 def _type(field: FieldInfo) -> str:
     signs = (("gt", ">"), ("ge", ">="), ("lt", "<"), ("le", "<="), ("multiple_of", "multiple of"))
-    limits = [f"{sign} {getattr(m, name):g}" for m in field.metadata for name, sign in signs if hasattr(m, name)]
+    limits = [f"{sign} {getattr(m, name):.10g}" for m in field.metadata for name, sign in signs if hasattr(m, name)]
     patterns = [m.pattern.strip("^$()").replace("|", ", ") for m in field.metadata if getattr(m, "pattern", None)]
     return (", ".join(patterns) or " ".join([_name(field.annotation), *limits])).replace("|", "\\|")
 

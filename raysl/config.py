@@ -21,7 +21,12 @@ class Config(BaseModel):
     """Base of all configs: unknown keys are errors, values cannot change after validation."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True, protected_namespaces=()
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        validate_default=True,
+        protected_namespaces=(),
+        allow_inf_nan=False,
     )
 
     limits: ClassVar[frozenset[str]] = frozenset()
@@ -175,7 +180,8 @@ def validate(config_class: type[ConfigT], data: Mapping[str, Any], source: str) 
     try:
         return config_class.model_validate(data)
     except ValidationError as error:
-        lines = [f"{source}: {_key(line['loc'])}{line['msg'].rstrip('.')}." for line in error.errors(include_url=False)]
+        said = [(line["loc"], line["msg"].removeprefix("Value error, ")) for line in error.errors(include_url=False)]
+        lines = [f"{source}: {_key(loc)}{message.rstrip('.')}." for loc, message in said]
         raise ConfigError("\n".join(dict.fromkeys(lines))) from None
 
 

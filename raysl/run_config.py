@@ -8,13 +8,16 @@ from pydantic import Field, field_validator, model_validator
 
 from raysl import config as base
 from raysl.config import Config
-from raysl.data.config import PrepareConfig
+from raysl.data.config import ImagesConfig, PrepareConfig
 from raysl.errors import ConfigError
 from raysl.evaluation.config import EvaluateConfig
+from raysl.models.vision_config import VitConfig
 from raysl.monitor.config import MonitorConfig, UpdateConfig
+from raysl.objectives.config import ObjectiveConfig
+from raysl.objectives.image_config import MaeConfig
 from raysl.release.config import ReleaseConfig
 from raysl.serve.config import ServeConfig
-from raysl.train.config import FinetuneConfig, PretrainConfig, TuneConfig
+from raysl.train.config import MORE_IS_BETTER, FinetuneConfig, PretrainConfig, TuneConfig
 
 STAGES = ("prepare", "pretrain", "finetune", "evaluate", "release")
 """Stages that leave a folder behind, in the order in which the data travels."""
@@ -38,7 +41,7 @@ class RunConfig(Config):
     """Name of the run; its folder is runs/<name> unless run_dir says otherwise."""
     run_dir: str = ""
     """Run folder."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**32)
     """Seed of everything random: splits, permutations, weights, label draws."""
     prepare: PrepareConfig
     pretrain: PretrainConfig | None = None
@@ -85,6 +88,39 @@ class RunConfig(Config):
         modality = self.prepare.source.modality
         if modality != "images" and self.finetune is not None and self.finetune.augment is not None:
             raise ValueError(f"finetune.augment is for images, not for {modality}; leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _patches_fit_the_images(self) -> "RunConfig":
+        """Shards that lie elsewhere have a size of their own, which is known when they are opened."""
+        if self.pretrain is None or self.pretrain.feed.shards or not isinstance(self.pretrain.model, VitConfig):
+            return self
+        size, patch = (self.prepare.images or ImagesConfig()).size, self.pretrain.model.patch_size
+        if size % patch:
+            raise ValueError(f"pretrain.model.patch_size must divide prepare.images.size={size}, got {patch}")
+        if size == patch and isinstance(self.pretrain.objective, MaeConfig):
+            raise ValueError(
+                f"objective 'mae' hides some patches of an image and shows the others: pretrain.model.patch_size must be "
+                f"smaller than prepare.images.size={size}, got {patch}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _search_compares_what_is_measured(self) -> "RunConfig":
+        if self.tune is None or self.pretrain is None:
+            return self
+        metric, objective = self.tune.metric, self.pretrain.objective
+        parts = objective.parts if isinstance(objective, ObjectiveConfig) else ()
+        known = [*(f"held_out_{name}" for name in ("loss", *parts)), *MORE_IS_BETTER]
+        if metric not in known and (parts or not metric.startswith("held_out_")):
+            raise ValueError(
+                f"tune.metric: '{metric}' is not measured with objective '{objective.type}'. Choose from {', '.join(known)}"
+            )
+        if metric == "knn_accuracy" and self.pretrain.probe is None:
+            raise ValueError("tune.metric=knn_accuracy needs the probe that measures it; leave `pretrain.probe: null` out")
+        if metric in known and self.tune.direction != (usual := "max" if metric in MORE_IS_BETTER else "min"):
+            better = "more" if usual == "max" else "less"
+            raise ValueError(f"tune.mode: {better} is better of {metric}, got {self.tune.mode}; leave it out")
         return self
 
     @model_validator(mode="after")

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from raysl.data.rows import Row
 from raysl.data.shards import Tokens
+from raysl.errors import ConfigError
 from raysl.models.encoder import Encoder
 from raysl.models.text import PAD
 
@@ -60,11 +61,16 @@ class Objective(nn.Module):
     unit: ClassVar[str] = "tokens"
     """What the speed of a run is counted in: tokens or images."""
     row_kind: RowKind = "packed"
-    splits_batch: ClassVar[bool] = True
-    """Whether micro-batches add up to the same loss; contrastive losses see only their own negatives and do not."""
+    encoder_class: ClassVar[type[Encoder]] = Encoder
+    """What the encoder has to be, also where its class lies outside the catalog."""
 
     def __init__(self, config: Any, encoder: Encoder) -> None:
         super().__init__()
+        if not isinstance(encoder, self.encoder_class):
+            raise ConfigError(
+                f"pretrain.objective '{config.type}' trains a model of class {self.encoder_class.__name__} "
+                f"({self.encoder_class.__module__}), got {type(encoder).__name__}. Choose another pretrain.model."
+            )
         self.config, self.encoder = config, encoder
 
     def leave_out(self, *parts: nn.Module | nn.Parameter) -> None:

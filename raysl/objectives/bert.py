@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -21,6 +22,7 @@ class Bert(Objective):
     """Predicts the tokens that were hidden; rows are packed documents that do not see each other."""
 
     Config = BertConfig
+    encoder_class: ClassVar[type[BertModel]] = BertModel
     encoder: BertModel
 
     def __init__(self, config: BertConfig, encoder: BertModel) -> None:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from raysl.data.shards import RowKind, Tokens
+from raysl.errors import ConfigError
 from raysl.models.encoder import at_least_float
 from raysl.models.text import PAD, TextEncoder
 from raysl.models.text import Bert as BertModel
@@ -26,14 +27,20 @@ class ContrastiveText(Objective):
 
     Config = ContrastiveTextConfig
     row_kind: RowKind = "documents"
-    splits_batch: ClassVar[bool] = False
+    encoder_class: ClassVar[type[TextEncoder]] = TextEncoder
     encoder: TextEncoder
 
     def __init__(self, config: ContrastiveTextConfig, encoder: TextEncoder) -> None:
         super().__init__(config, encoder)
         if config.views == "title":
             self.row_kind = "titled"
-        if isinstance(encoder, BertModel) and not config.hidden_words_weight:
+        if not isinstance(encoder, BertModel):
+            if config.hidden_words_weight:
+                raise ConfigError(
+                    f"pretrain.objective.hidden_words_weight={config.hidden_words_weight} needs a model that sees both "
+                    f"sides of a word, got {type(encoder).__name__}. Choose pretrain.model 'bert', or hidden_words_weight=0."
+                )
+        elif not config.hidden_words_weight:
             self.leave_out(encoder.head, encoder.head_norm, encoder.head_bias)
 
     @property
@@ -72,7 +79,7 @@ class ContrastiveText(Objective):
 
     def _hidden_words(self, batch: Batch) -> Tensor:
         encoder = self.encoder
-        assert isinstance(encoder, BertModel), "hidden words need a model that sees both sides"
+        assert isinstance(encoder, BertModel)  # checked when it was built
         hidden = batch["hidden"]
         logits = encoder.vocabulary_logits(encoder.encode(batch["masked"], at=hidden))
         return F.cross_entropy(at_least_float(logits), batch["labels"].flatten()[hidden], reduction="sum")

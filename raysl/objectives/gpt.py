@@ -1,6 +1,7 @@
 """Next word (Radford et al., 2019): every token is predicted from those before it in its own document."""
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -18,6 +19,7 @@ class Gpt(Objective):
     """Rows are packed documents; no attention, no position and no target crosses from one to the next."""
 
     Config = GptConfig
+    encoder_class: ClassVar[type[GptModel]] = GptModel
     encoder: GptModel
 
     def __init__(self, config: GptConfig, encoder: GptModel) -> None:

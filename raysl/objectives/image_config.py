@@ -4,7 +4,8 @@ from typing import ClassVar
 
 from pydantic import Field, model_validator
 
-from raysl.config import Config, PluginConfig
+from raysl.config import Config
+from raysl.objectives.config import ObjectiveConfig
 
 
 class AugmentConfig(Config):
@@ -26,10 +27,12 @@ class AugmentConfig(Config):
     """Largest deviation of the blur in pixels; the smallest is 0.1."""
 
 
-class SimclrConfig(PluginConfig):
+class SimclrConfig(ObjectiveConfig):
     """Two views of one image find each other (Chen et al., 2020)."""
 
     modality: ClassVar[str] = "images"
+    parts: ClassVar[tuple[str, ...]] = ("contrast",)
+    compares_rows: ClassVar[bool] = True
 
     type: str = "simclr"
     temperature: float = Field(0.2, gt=0)
@@ -39,10 +42,12 @@ class SimclrConfig(PluginConfig):
     augment: AugmentConfig = AugmentConfig()
 
 
-class MaeConfig(PluginConfig):
+class MaeConfig(ObjectiveConfig):
     """Hidden patches (He et al., 2021)."""
 
     modality: ClassVar[str] = "images"
+    models: ClassVar[tuple[str, ...]] = ("vit",)
+    parts: ClassVar[tuple[str, ...]] = ("hidden_patches",)
 
     type: str = "mae"
     mask_ratio: float = Field(0.75, gt=0, lt=1)

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from raysl.data.pixels import PixelFormat, Pixels, to_images
 from raysl.data.rows import Row
-from raysl.errors import ConfigError
 from raysl.models.vision import VisionEncoder
 from raysl.objectives.base import Batch, Objective, RowKind
 
@@ -19,12 +18,11 @@ class ImageObjective(Objective):
 
     unit: ClassVar[str] = "images"
     row_kind: RowKind = "pixels"
+    encoder_class: ClassVar[type[VisionEncoder]] = VisionEncoder
     encoder: VisionEncoder
 
     def __init__(self, config: Any, encoder: VisionEncoder) -> None:
         super().__init__(config, encoder)
-        if not isinstance(encoder, VisionEncoder):
-            raise ConfigError(f"pretrain.objective '{config.type}' reads images; choose pretrain.model 'resnet' or 'vit'.")
         image = encoder.image
         self.pixel_format = PixelFormat(image.size, image.channels, image.patch_size)
 

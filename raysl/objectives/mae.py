@@ -6,6 +6,7 @@ Rows are patches already, so nothing is cut while training. Attention does not m
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -29,14 +30,18 @@ class Mae(ImageObjective):
     """Each image hides patches of its own; the loss is over hidden patches only."""
 
     Config = MaeConfig
+    encoder_class: ClassVar[type[Vit]] = Vit
     encoder: Vit
 
     def __init__(self, config: MaeConfig, encoder: Vit) -> None:
         super().__init__(config, encoder)
-        if not isinstance(encoder, Vit):
-            raise ConfigError("pretrain.objective 'mae' hides patches; choose pretrain.model 'vit'.")
         self.leave_out(encoder.positions)  # fixed, as in the paper
         self.num_patches = encoder.grid**2
+        if self.num_patches < 2:
+            raise ConfigError(
+                f"pretrain.objective 'mae' hides some patches of an image and shows the others, but "
+                f"pretrain.model.patch_size={encoder.config.patch_size} makes one patch of an image. Choose a smaller one."
+            )
         self.num_hidden = min(max(round(self.num_patches * config.mask_ratio), 1), self.num_patches - 1)
         self.decoder = Decoder(config, encoder)
 

@@ -5,7 +5,6 @@ train as one process would.
 """
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +25,6 @@ class Simclr(ImageObjective):
     """The projector (its head) is trained with the encoder and thrown away."""
 
     Config = SimclrConfig
-    splits_batch: ClassVar[bool] = False
 
     def __init__(self, config: SimclrConfig, encoder: VisionEncoder) -> None:
         super().__init__(config, encoder)

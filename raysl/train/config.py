@@ -1,13 +1,19 @@
 """Settings of `pretrain`, `tune` and `finetune`."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, PositiveInt, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from raysl.config import AnyModel, AnyObjective, AnySource, Config
+from raysl.objectives.config import ObjectiveConfig
 from raysl.objectives.image_config import AugmentConfig
+
+Decay = Annotated[float, Field(ge=0, lt=1)]
+MORE_IS_BETTER = ("embedding_spread", "effective_rank", "knn_accuracy")
+"""What an evaluation measures besides losses."""
 
 
 class OptimizerConfig(Config):
@@ -28,7 +34,7 @@ class OptimizerConfig(Config):
     """Share of the steps over which the rate rises."""
     weight_decay: float = Field(0.01, ge=0)
     """For matrices and filters only; norms, biases, positions, CLS and mask tokens have none."""
-    betas: tuple[float, float] = (0.9, 0.99)
+    betas: tuple[Decay, Decay] = (0.9, 0.99)
     """AdamW: decay of the running mean and of the running square of gradients."""
     momentum: float = Field(0.9, ge=0, lt=1)
     """LARS and Muon: decay of the running sum of gradients."""
@@ -198,6 +204,16 @@ class PretrainConfig(Config):
         changed = {"init_from": anchored(self.init_from), "mlflow": anchored_tracking(self.mlflow)}
         return self.model_copy(update={**changed, "feed": feed, "probe": probe})
 
+    @field_validator("num_workers", mode="before")
+    @classmethod
+    def _a_number_or_a_range(cls, value: Any) -> Any:
+        """Of a union, pydantic would tell what is wrong with each of its kinds."""
+        if isinstance(value, Mapping):
+            return WorkerRange.model_validate(value)
+        if not isinstance(value, WorkerRange) and (type(value) is not int or value < 1):
+            raise ValueError(f"give a whole number from 1, or a mapping of `min` and `max`, got {value!r}")
+        return value
+
     @model_validator(mode="after")
     def _the_best_is_measured(self) -> "PretrainConfig":
         if self.checkpoint.best_by == "knn_accuracy" and self.probe is None:
@@ -211,6 +227,33 @@ class PretrainConfig(Config):
                 f"global_batch_size={self.global_batch_size} leaves some of {self.max_workers} workers x "
                 f"{self.accumulation_steps} accumulation_steps without a row; raise it or lower those"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _objective_trains_the_model(self) -> "PretrainConfig":
+        if isinstance(self.objective, ObjectiveConfig):
+            self.objective.check_model(self.model.type)
+        return self
+
+    @model_validator(mode="after")
+    def _rows_to_compare(self) -> "PretrainConfig":
+        if isinstance(self.objective, ObjectiveConfig) and self.objective.compares_rows:
+            said = f"objective '{self.objective.type}' compares the rows of a batch with each other"
+            if self.accumulation_steps > 1:
+                raise ValueError(
+                    f"{said}, so a part of it has another loss. Use accumulation_steps=1, and more workers for larger "
+                    f"batches, got {self.accumulation_steps}"
+                )
+            if self.global_batch_size < 2:
+                raise ValueError(f"{said}: global_batch_size must be at least 2, got {self.global_batch_size}")
+        return self
+
+    @model_validator(mode="after")
+    def _probe_reads_text(self) -> "PretrainConfig":
+        source = None if self.probe is None else self.probe.source
+        if source is not None and (self.objective.modality != "text" or source.modality != "text"):
+            other = source.modality if source.modality != "text" else self.objective.modality
+            raise ValueError(f"probe.source is for text, not for {other}; leave it out: the labels come from `prepare`")
         return self
 
     @model_serializer(mode="wrap")
@@ -282,19 +325,26 @@ class TuneConfig(Config):
     """Draws; with grids, draws for each place of the grid."""
     max_steps: int | None = Field(None, ge=1)
     """Optimizer steps of a trial; null takes pretrain.max_steps."""
-    metric: str = Field("held_out_loss", pattern=r"^(held_out_\w+|knn_accuracy|embedding_spread|effective_rank)$")
-    """What is compared at each evaluation: held_out_loss or another held-out number, or knn_accuracy."""
-    mode: Literal["min", "max"] = "min"
-    """Whether less or more is better."""
+    metric: str = "held_out_loss"
+    """What is compared at each evaluation: held_out_loss, held_out_ and a part of the loss, knn_accuracy,
+    embedding_spread or effective_rank."""
+    mode: Literal["min", "max"] | None = None
+    """Whether less or more is better; null takes min for held-out numbers and max for the others. Only a held-out number of
+    an objective of your own may say otherwise."""
     scheduler: Literal["none", "asha"] = "none"
     """`asha` (Li et al., 2020) stops the worse half of the trials after 1, 2, 4, ... evaluations."""
     max_concurrent: int | None = Field(None, ge=1)
     """Trials at a time, one core or GPU each; null takes as many as the cluster has."""
 
+    @property
+    def direction(self) -> Literal["min", "max"]:
+        """`mode`, or what the metric says of itself."""
+        return self.mode or ("max" if self.metric in MORE_IS_BETTER else "min")
+
     @field_validator("search")
     @classmethod
     def _keys_of_pretrain(cls, search: dict[str, SpaceConfig]) -> dict[str, SpaceConfig]:
-        wrong = [key for key in search if not key.startswith("pretrain.") and key != "seed"]
+        wrong = [key for key in search if not key.startswith("pretrain.")]
         if wrong:
-            raise ValueError(f"trials share what `prepare` made; search keys of pretrain (or seed), got '{wrong[0]}'")
+            raise ValueError(f"trials share what `prepare` made with its seed; search keys of pretrain, got '{wrong[0]}'")
         return search

@@ -4,7 +4,7 @@ from raysl.config import PluginConfig
 from raysl.data.pixels import PixelRows
 from raysl.data.prepared import PIXELS, TOKENIZER, TOKENS, Prepared
 from raysl.data.shards import TokenRows
-from raysl.errors import ConfigError, DataError
+from raysl.errors import DataError
 from raysl.objectives.base import Objective
 from raysl.run_config import RunConfig
 from raysl.schema import VALIDATION
@@ -33,8 +33,6 @@ def labelled_rows(config: RunConfig, prepared: Prepared, objective: Objective) -
 def _of_source(config: RunConfig, source: PluginConfig, prepared: Prepared, objective: Objective) -> LabelledRows:
     from raysl.data.additions import read_source
 
-    if objective.unit != "tokens":
-        raise ConfigError("pretrain.probe.source reads text; with images leave it out, the labels come from `prepare`.")
     table, _ = read_source(source, config.prepare.partition_mb)
     tokenizer = prepared.file(TOKENIZER)
     texts, labels = table["text"].to_pylist(), table["label"].to_pylist()

@@ -126,7 +126,7 @@ class Trainer:
         return self.step % every == 0 or self.step == self.config.max_steps
 
     def _optimizer_step(self, rows: StepRows) -> dict[str, Tensor]:
-        self.world.seed((self.seed << 24) ^ (self.step << 4) ^ self.world.rank)  # dropout: a function of the position
+        self.world.seed(self.seed, self.step)  # dropout: a function of the position
         micro_batches = [self._moved(batch) for batch in rows.batches]
         totals = self.world.total(torch.stack([self.objective.targets(batch) for batch in micro_batches]).sum(0))
         sums: dict[str, Tensor] = {}

@@ -16,7 +16,6 @@ from raysl.data.prepared import IN_PROCESS, PIXELS, TOKENIZER, TOKENS, Decoder, 
 from raysl.data.rows import Rows
 from raysl.data.shards import TokenRows
 from raysl.data.statistics import ImageStatistics, TextStatistics, statistics_of
-from raysl.errors import ConfigError
 from raysl.models import load as models
 from raysl.models.encoder import Encoder
 from raysl.models.text import TextEncoder
@@ -51,11 +50,6 @@ def build_objective(config: RunConfig, prepared: Prepared) -> Objective:
     if settings.init_from is not None:
         start.load_weights(encoder, Path(settings.init_from), _tokenizer(config, prepared))
     objective = cast(Objective, OBJECTIVES.load(settings.objective.type)(settings.objective, encoder))
-    if settings.accumulation_steps > 1 and not objective.splits_batch:
-        raise ConfigError(
-            f"'{settings.objective.type}' compares the rows of a batch with each other, so a part has another loss. "
-            f"Use pretrain.accumulation_steps=1, and more workers for larger batches."
-        )
     objective.look_up(prepared.file)
     return objective
 

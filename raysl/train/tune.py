@@ -15,7 +15,7 @@ from ray import tune as ray_tune
 
 from raysl import cluster, storage
 from raysl import config as base
-from raysl.errors import RayslError, TrainingError
+from raysl.errors import ConfigError, RayslError, TrainingError
 from raysl.progress import Progress, say
 from raysl.run_config import RunConfig, needed
 from raysl.stage import Stage, require
@@ -97,7 +97,7 @@ def _run(
         trainable,
         param_space={"trial": ray_tune.grid_search([trial.number for trial in planned])},
         tune_config=ray_tune.TuneConfig(
-            metric=settings.metric, mode=settings.mode, max_concurrent_trials=settings.max_concurrent,
+            metric=settings.metric, mode=settings.direction, max_concurrent_trials=settings.max_concurrent,
             scheduler=_scheduler(settings, planned), trial_dirname_creator=lambda trial: trial.trial_id,
         ),
         run_config=ray_tune.RunConfig(
@@ -159,15 +159,21 @@ def _train(work: Work, metric: str) -> dict[str, Any]:
     stage.begin()
 
     def hear(message: dict[str, Any]) -> None:
+        if "held_out_loss" in message and metric not in message:
+            raise ConfigError(_not_measured(metric, message))
         if metric in message and message["step"] < settings.max_steps:
             ray_tune.report({**message, "ended": "stopped early"})
 
     result = train_rank(work.job, single(settings.device), hear)
-    if metric not in result:
-        known = ", ".join(sorted(name for name, value in result.items() if isinstance(value, float)))
-        return {metric: float("nan"), "ended": f"no '{metric}' among what was measured: {known}"}
+    if metric not in result:  # without held-out rows nothing is heard
+        raise ConfigError(_not_measured(metric, result))
     finish(stage, result, settings)
     return {**result, "ended": "done"}
+
+
+def _not_measured(metric: str, measured: dict[str, Any]) -> str:
+    known = ", ".join(sorted(name for name, value in measured.items() if isinstance(value, float)))
+    return f"no '{metric}' among what was measured: {known}"
 
 
 class _Shown(ray_tune.Callback):  # type: ignore[misc]
@@ -182,7 +188,7 @@ class _Shown(ray_tune.Callback):  # type: ignore[misc]
         self.ended.add(trial.trial_id)
         value = (trial.last_result or {}).get(self.settings.metric)
         if value is not None and value == value:
-            choose = min if self.settings.mode == "min" else max
+            choose = min if self.settings.direction == "min" else max
             self.best = value if self.best is None else choose(self.best, value)
         self.progress.advance(1, f"best {self.settings.metric} {self.best:.4f}" if self.best is not None else "")
 
@@ -200,7 +206,7 @@ def _conclude(
         value = float(found.get(settings.metric, "nan"))
         good = value == value and "error" not in found
         rows.append((trial.number, trial.values, value if good else None, str(found.get("ended", "failed"))))
-    sign = 1 if settings.mode == "min" else -1
+    sign = 1 if settings.direction == "min" else -1
     rows.sort(key=lambda row: (row[2] is None, sign * (row[2] or 0.0), row[0]))
     lines = [{"trial": row[0], "values": row[1], settings.metric: row[2], "ended": row[3]} for row in rows]
     storage.write_jsonl(config.folder / FOLDER / "trials.jsonl", lines)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -36,8 +37,12 @@ class World:
         totals = self.total(torch.tensor([values[name] for name in names], device=self.device)).tolist()
         return dict(zip(names, totals, strict=True))
 
-    def seed(self, number: int) -> None:
-        """Seeds torch on this rank's device; `torch.manual_seed` asks every kind of device, .5 ms on a CPU."""
+    def seed(self, seed: int, step: int) -> None:
+        """Seeds torch on this rank's device from the run's seed, the step and the rank, each below 2**32.
+
+        `torch.manual_seed` asks every kind of device, .5 ms on a CPU.
+        """
+        number = int(np.random.SeedSequence((seed, step, self.rank)).generate_state(1, np.uint64)[0])
         torch.default_generator.manual_seed(number)
         if self.device.type == "cuda":
             torch.cuda.manual_seed(number)

@@ -204,14 +204,21 @@ def test_one_batch_is_learnt_by_heart(kind: str) -> None:
 
 
 def test_mae_needs_a_vit() -> None:
-    with pytest.raises(ConfigError, match=r"pretrain\.model 'vit'"):
+    with pytest.raises(ConfigError, match=r"'mae' trains a model of class Vit .*, got ResNet"):
         Mae(MaeConfig(), resnet())
+
+
+def test_mae_needs_two_patches() -> None:
+    with pytest.raises(ConfigError, match=r"pretrain\.model\.patch_size=8 makes one patch"):
+        Mae(MaeConfig(), Vit(VitConfig(num_layers=1, width=16, patch_size=8), ImageFormat(8, 3, 8, (0.5,) * 3, (0.2,) * 3)))
 
 
 def test_parts_that_the_loss_does_not_reach_are_left_out_of_training() -> None:
     for objective in (mae(), Simclr(SimclrConfig(), resnet()), Simclr(SimclrConfig(), vit())):
         batch = batch_of(objective, 4)
-        objective(batch, objective.targets(batch)).loss.backward()
+        output = objective(batch, objective.targets(batch))
+        output.loss.backward()
+        assert tuple(output.metrics) == objective.config.parts
         assert [name for name, p in objective.named_parameters() if p.requires_grad and p.grad is None] == []
 
 

@@ -10,6 +10,7 @@ import torch
 from raysl.data.config import TokenizerConfig
 from raysl.data.tokens import train_tokenizer
 from raysl.data.words import word_starts
+from raysl.errors import ConfigError
 from raysl.models.config import BertConfig, GptConfig
 from raysl.models.text import CLS, MASK, PAD, SEP, Bert, Gpt
 from raysl.objectives.base import Uniform, as_tensors, document_numbers, pad
@@ -333,3 +334,30 @@ def test_masks_differ_between_epochs_and_are_the_same_after_a_resume() -> None:
     first, again, later = (objective.collate(rows, uniform_for(3, step, 32, places))["labels"] for step in (4, 4, 5))
     assert torch.equal(first, again)
     assert not torch.equal(first, later)
+
+
+@pytest.mark.parametrize(
+    ("objective", "config", "model", "message"),
+    [
+        (GptObjective, GptObjectiveConfig(), Bert, r"'gpt' trains a model of class Gpt .*, got Bert"),
+        (BertObjective, BertObjectiveConfig(), Gpt, r"'bert' trains a model of class Bert .*, got Gpt"),
+        (ContrastiveText, ContrastiveTextConfig(hidden_words_weight=0.1), Gpt, r"sees both sides of a word, got Gpt"),
+    ],
+)
+def test_an_objective_refuses_a_model_that_it_does_not_train(
+    objective: type, config: object, model: type, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        objective(config, encoder(model, BertConfig if model is Bert else GptConfig))
+
+
+def test_parts_of_the_loss_are_those_that_the_config_names() -> None:
+    rows = [np.arange(5 + start, 22 + start) for start in range(4)]
+    for objective, config, model in (
+        (GptObjective, GptObjectiveConfig(), encoder(Gpt, GptConfig)),
+        (BertObjective, BertObjectiveConfig(), encoder(Bert, BertConfig)),
+        (ContrastiveText, ContrastiveTextConfig(hidden_words_weight=0.1), encoder(Bert, BertConfig)),
+    ):
+        task = objective(config, model)
+        batch = task.collate(rows, uniform_of(4))
+        assert tuple(task(batch, task.targets(batch)).metrics) == config.parts

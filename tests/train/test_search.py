@@ -1,6 +1,7 @@
 """Draws of a search, and that a mistake in its keys is told before anything starts."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from raysl.errors import ConfigError
 from raysl.run_config import RunConfig
 from raysl.train.config import TuneConfig
 from raysl.train.search import draw, trials
+from raysl.train.session import TrainJob
+from raysl.train.tune import Work, _train
 
 RATE = "pretrain.optimizer.learning_rate"
 
@@ -40,7 +43,7 @@ def test_draws_are_seeded_and_lie_where_they_should() -> None:
     assert 20 < sum(rate < 1e-3 for rate in rates) < 80
     assert {values["pretrain.model.num_layers"] for values in drawn} == {1, 2}
     assert sum(values["pretrain.global_batch_size"] == 32 for values in drawn) == 50
-    grid = TuneConfig(search={RATE: {"grid": [1, 2, 3]}, "seed": {"grid": [0, 1]}}, num_trials=9)
+    grid = TuneConfig(search={RATE: {"grid": [1, 2, 3]}, "pretrain.max_steps": {"grid": [5, 6]}}, num_trials=9)
     assert len(draw(grid, 0)) == 6
 
 
@@ -74,7 +77,7 @@ def test_a_key_that_does_not_exist_or_does_not_take_the_value_is_refused(
         ("tune.search={prepare.source.path: {grid: [a]}}", "trials share what `prepare` made"),
         ("tune.search={pretrain.max_steps: {grid: [1], choice: [2]}}", "exactly one of"),
         ("tune.search={pretrain.max_steps: {integer: [9, 1]}}", "from the lower to the higher"),
-        ("tune={search: {seed: {grid: [1]}}, metric: accuracy}", "tune.metric"),
+        ("tune={search: {pretrain.max_steps: {grid: [1]}}, metric: accuracy}", "tune.metric"),
         ("seed=1", "no section `tune:`"),
     ],
 )
@@ -83,3 +86,18 @@ def test_a_mistake_in_the_section_is_one_line(
 ) -> None:
     assert main(["tune", str(smallest_yaml), override]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_number_that_is_not_measured_ends_a_trial_at_its_first_evaluation(
+    smallest_yaml: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_of(smallest_yaml, search={RATE: {"grid": [0.1]}}, metric="knn_accuracy")
+    stage: Any = SimpleNamespace(done=lambda: None, begin=lambda: None)
+
+    def evaluates_twice(job: Any, world: Any, hear: Any) -> dict[str, Any]:
+        hear({"step": 1, "held_out_loss": 2.0})
+        pytest.fail("it trained on")
+
+    monkeypatch.setattr("raysl.train.tune.train_rank", evaluates_twice)
+    with pytest.raises(ConfigError, match="no 'knn_accuracy' among what was measured: held_out_loss"):
+        _train(Work(stage, TrainJob(config)), "knn_accuracy")
