@@ -6,6 +6,7 @@ from typing import Any
 
 from raysl import config as base
 from raysl import storage
+from raysl.errors import ConfigError
 from raysl.progress import say
 from raysl.run_config import STAGES, RunConfig
 from raysl.stage import Manifest, Stage, check_same_config, read_manifest, section, usual_limits
@@ -43,7 +44,12 @@ def claim_folder(config: RunConfig, remade: tuple[str, ...], redo: bool) -> None
         if begun is not None and not left_out:
             now = {**begun, **section(config, *begun)}
             check_same_config(Stage(config.folder, name, now, {}, usual_limits(config, *begun)), redo and name in remade)
-    storage.write_text(config.folder / "config.yaml", base.dump(config))
+    try:
+        storage.write_text(config.folder / "config.yaml", base.dump(config))
+    except OSError as error:
+        raise ConfigError(
+            f"run_dir={config.run_dir} cannot be written ({error}). Name a folder that you may write."
+        ) from error
 
 
 def make(name: str, config: RunConfig, redo: bool = False) -> Manifest:

@@ -153,6 +153,15 @@ def test_mistake_inside_a_worker_is_found() -> None:
     assert cli._find_mistake(ValueError("ours"), RayslError) is None
 
 
+def test_a_run_folder_that_cannot_be_written_is_named(smallest_yaml: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    taken = smallest_yaml.parent / "taken"
+    taken.touch()
+    for folder in (taken, taken / "run"):
+        said = refused(capsys, "prepare", smallest_yaml, f"run_dir={folder}")
+        assert said.startswith(f"error: run_dir={folder} cannot be written")
+        assert said.count("\n") == 1
+
+
 PLUGIN = """
 from raysl.config import PluginConfig
 from raysl.data.sources import Source

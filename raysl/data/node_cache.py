@@ -60,10 +60,7 @@ class NodeCache:
             with storage.atomic_path(path) as temporary:
                 self.make(name, temporary)
         except OSError as error:
-            raise StoreError(  # may meet this node alone
-                f"{path} cannot be written: {error}. Name a folder with more room in pretrain.feed.cache_dir, "
-                f"or lower pretrain.window_shards."
-            ) from error
+            raise _cannot_be_written(path, error) from error
 
     def let_go(self, name: str) -> bool:
         """Gives the file up and removes it unless another process holds it; whether it is gone."""
@@ -90,8 +87,19 @@ class NodeCache:
 
     def _lock(self, name: str) -> int:
         path = self.folder / f"{name}{LOCK}"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise _cannot_be_written(path, error) from error
+
+
+def _cannot_be_written(path: Path, error: OSError) -> StoreError:
+    """May meet this node alone."""
+    return StoreError(
+        f"{path} cannot be written: {error}. Name a folder with more room in pretrain.feed.cache_dir, "
+        f"or lower pretrain.window_shards."
+    )
 
 
 def _alone(lock: int) -> bool:

@@ -4,6 +4,7 @@ From a store every node fetches what it needs into a folder on its own disk: sma
 """
 
 import json
+import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -63,7 +64,7 @@ class Prepared:
         """The prepared outputs that the run of `config` trains on."""
         feed = config.training.feed
         location = feed.shards.rstrip("/") or str(config.folder / "prepare")
-        root = Path(feed.cache_dir or Path(tempfile.gettempdir()) / "raysl-shards")
+        root = Path(feed.cache_dir or Path(tempfile.gettempdir()) / f"raysl-shards-{os.getuid()}")
         return cls(location, root, str(config.folder), config.training.window_shards, decoder)
 
     @property

@@ -34,6 +34,7 @@ class Watch:
     def __init__(self, config: HealthConfig, learning_rate: float) -> None:
         self.config, self.learning_rate = config, learning_rate
         self._collapsed, self._starved_s = 0, 0.0
+        self._begun = False
 
     def numbers(self, step: int, values: Mapping[str, float]) -> None:
         if all(abs(value) < float("inf") for value in values.values()):
@@ -55,8 +56,11 @@ class Watch:
             )
 
     def data_wait(self, step: int, share: float, seconds: float) -> None:
-        """`share` of the last `seconds` that the ranks waited for rows."""
+        """`share` of the last `seconds` that the ranks waited for rows; a start's first window of them has to come first."""
         limits = self.config
+        if not self._begun:
+            self._begun = True
+            return
         self._starved_s = self._starved_s + seconds if share > limits.max_data_wait else 0.0
         if self._starved_s > limits.starved_after_s:
             raise TrainingError(

@@ -1,6 +1,7 @@
 """Which rows each optimizer step read, written by every worker: the proof that none is lost or repeated.
 
-A start of the run writes files of its own, rows/from-<step>-rank-<r>-of-<n>.jsonl. A step that was done again after a
+A start of the run writes files of its own, rows/from-<step>-rank-<r>-of-<n>.jsonl, in place of those of an earlier start
+from the same step. A step that was done again after a
 restart counts as its last start did it: the weights of the earlier one were thrown away.
 """
 
@@ -18,6 +19,9 @@ class RowRecord:
 
     def __init__(self, folder: Path, first_step: int, rank: int, size: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        for path in folder.glob(f"from-{first_step:09d}-rank-*.jsonl"):
+            if not path.name.endswith(f"-of-{size}.jsonl"):
+                path.unlink(missing_ok=True)  # of a start with another number of ranks
         name = f"from-{first_step:09d}-rank-{rank}-of-{size}.jsonl"
         self._file: TextIO = open(folder / name, "w", buffering=1, encoding="utf-8")  # noqa: SIM115  # lives as long as the rank
 

@@ -107,3 +107,9 @@ def test_a_full_disk_names_the_keys_that_help(tmp_path: Path) -> None:
 
     with pytest.raises(DataError, match=r"No space left.*pretrain\.feed\.cache_dir.*pretrain\.window_shards"):
         NodeCache(tmp_path, make).hold("shard")
+
+
+def test_a_folder_that_cannot_be_made_names_the_key(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match=r"cannot be written.*pretrain\.feed\.cache_dir"):
+        NodeCache(tmp_path / "file" / "cache", lambda name, path: None).hold("shard")

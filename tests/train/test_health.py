@@ -33,6 +33,7 @@ def test_collapse_stops_only_after_several_evaluations_in_a_row() -> None:
 
 def test_starvation_stops_only_when_it_lasts() -> None:
     watch = Watch(HealthConfig(max_data_wait=0.5, starved_after_s=60), learning_rate=0.1)
+    watch.data_wait(0, share=1.0, seconds=500)  # the first window of rows comes
     watch.data_wait(1, share=0.9, seconds=50)
     watch.data_wait(2, share=0.1, seconds=50)
     watch.data_wait(3, share=0.9, seconds=50)

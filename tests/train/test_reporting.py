@@ -123,6 +123,13 @@ def test_rows_of_a_step_that_was_done_again_count_as_the_last_start_did_it(tmp_p
     assert record.read(tmp_path) == {1: [3, 5], 2: [0, 1]}
 
 
+def test_a_second_start_from_the_same_step_replaces_the_first_whatever_its_workers(tmp_path: Path) -> None:
+    for size in (2, 1):
+        for rank in range(size):
+            record.RowRecord(tmp_path, 0, rank, size)(1, [rank, 10 + rank] if size == 2 else [0, 1, 10, 11])
+    assert record.read(tmp_path) == {1: [0, 1, 10, 11]}
+
+
 @pytest.fixture
 def sigterm() -> Iterator[None]:
     before = signal.getsignal(signal.SIGTERM)
