@@ -7,7 +7,7 @@ step n are drawn from (seed, n), dropout from (seed, n, rank), so there is no ge
 import logging
 import re
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -117,7 +117,9 @@ def whole(find: Callable[[Path], Checkpoint | None], folder: Path) -> Checkpoint
         aside = found.path.with_name(f"unreadable-{found.path.name}")
         storage.remove(aside)
         found.path.rename(aside)
-        logger.warning("The checkpoint of step %d cannot be read: it is %s now, and an earlier one is taken.", found.step, aside)
+        logger.warning(
+            "The checkpoint of step %d cannot be read and is %s now; the one before it is taken.", found.step, aside
+        )
     return found
 
 
