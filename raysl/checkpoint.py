@@ -4,7 +4,9 @@ A checkpoint holds weights, optimizer state and the optimizer step. The step is 
 step n are drawn from (seed, n), dropout from (seed, n, rank), so there is no generator state to keep.
 """
 
+import logging
 import re
+import zipfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -15,6 +17,9 @@ from typing import Any, Self
 import torch
 
 from raysl import storage
+from raysl.errors import DataError
+
+logger = logging.getLogger(__name__)
 
 STATE, SCORE = "state.pt", "score.json"
 _NAME = re.compile(r"step-(\d{9})")
@@ -28,24 +33,50 @@ class Checkpoint:
 
     @property
     def score(self) -> float | None:
-        """How good its weights are, more is better; None where they were not measured."""
-        path = self.path / SCORE
-        return float(storage.read_json(path)["score"]) if path.is_file() else None
+        """How good its weights are, more is better; None where they were not measured, or the file is cut short."""
+        try:
+            return float(storage.read_json(self.path / SCORE)["score"])
+        except DataError:
+            return None
+
+    @property
+    def whole(self) -> bool:
+        """Whether all of the state is there: reads the file once and compares its checksums."""
+        try:
+            with zipfile.ZipFile(self.path / STATE) as parts:
+                return parts.testzip() is None
+        except (FileNotFoundError, EOFError, zipfile.BadZipFile):
+            return False
 
 
 def save(folder: Path, step: int, state: Mapping[str, Any], keep_last: int, score: float | None = None) -> Checkpoint:
-    """Writes step-<n>/ under a temporary name and renames it, then drops older ones beyond `keep_last` but the best."""
-    path = at(folder, step).path
-    with storage.atomic_path(path) as temporary:
-        temporary.mkdir()
-        torch.save(state, temporary / STATE)
-        if score is not None:
-            storage.write_json(temporary / SCORE, {"score": score})
+    """Writes step-<n>/ under a temporary name and renames it, then drops older ones beyond `keep_last` but the best.
+
+    It is on disk when this returns, also where the machine stops next. One that is there already, saved on notice before
+    its weights were measured, gets its score.
+    """
+    checkpoint = at(folder, step)
+    if not checkpoint.path.is_dir():
+        with storage.atomic_path(checkpoint.path) as temporary:
+            temporary.mkdir()
+            torch.save(state, temporary / STATE)
+            storage.sync(temporary / STATE)
+            _write_score(temporary, score)
+            storage.sync(temporary)
+    elif checkpoint.score is None:
+        _write_score(checkpoint.path, score)
+    storage.sync(folder)
     kept = best(folder)
     for old in list_all(folder)[:-keep_last]:
         if old != kept:
             storage.remove(old.path)
-    return Checkpoint(step, path)
+    return checkpoint
+
+
+def _write_score(path: Path, score: float | None) -> None:
+    if score is not None:
+        storage.write_json(path / SCORE, {"score": score})
+        storage.sync(path / SCORE)
 
 
 def at(folder: Path, step: int) -> Checkpoint:
@@ -75,6 +106,21 @@ def best(folder: Path) -> Checkpoint | None:
     """The one with the highest score, the newest of equal ones; None where none was measured."""
     scored = [(score, c) for c in list_all(folder) if (score := c.score) is not None]
     return max(scored, key=lambda pair: (pair[0], pair[1].step))[1] if scored else None
+
+
+def whole(find: Callable[[Path], Checkpoint | None], folder: Path) -> Checkpoint | None:
+    """The first that `find` (`latest` or `best`) gives and that is whole.
+
+    Others, cut short when a machine stopped, are renamed, so that no list has them and their steps can be saved again.
+    """
+    while (found := find(folder)) is not None and not found.whole:
+        aside = found.path.with_name(f"unreadable-{found.path.name}")
+        storage.remove(aside)
+        found.path.rename(aside)
+        logger.warning(
+            "The checkpoint of step %d cannot be read and is %s now; the one before it is taken.", found.step, aside
+        )
+    return found
 
 
 def snapshot(value: Any) -> Any:

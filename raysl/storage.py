@@ -55,6 +55,15 @@ def _rename(temporary: Path, final: Path) -> None:
             raise
 
 
+def sync(path: Path) -> None:
+    """Returns when a file's bytes, or a folder's names, are on disk: what a rename alone does not promise."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
 def remove(path: Path) -> None:
     """Removes a file or a folder, if it is there.
 

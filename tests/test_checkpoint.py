@@ -1,6 +1,7 @@
 """Checkpoints on disk: whole or absent, written beside the training, the newest and the best kept."""
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,54 @@ def test_the_best_one_stays_beside_the_last(tmp_path: Path) -> None:
     best = checkpoint.best(tmp_path)
     assert best is not None
     assert (best.step, best.score) == (2, 0.9)
+
+
+def test_a_checkpoint_saved_on_notice_gets_its_score_when_it_is_measured(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, 10, {"step": 10}, keep_last=2)
+    assert checkpoint.save(tmp_path, 10, {"step": 10}, keep_last=2, score=5.0).score == 5.0
+    assert checkpoint.best(tmp_path) == checkpoint.at(tmp_path, 10)
+    assert checkpoint.save(tmp_path, 10, {"step": 10}, keep_last=2).score == 5.0
+
+
+def cut(path: Path, share: float) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+
+
+def zero(path: Path) -> None:
+    """As blocks that were never written read."""
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 3] + bytes(400) + data[len(data) // 3 + 400 :])
+
+
+@pytest.mark.parametrize("spoil", [lambda p: cut(p, 0), lambda p: cut(p, 0.5), zero, Path.unlink])
+def test_one_that_is_not_whole_is_set_aside_with_a_warning(
+    tmp_path: Path, spoil: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    for step in (1, 2, 3):
+        checkpoint.save(tmp_path, step, {"w": torch.arange(1000.0)}, keep_last=3, score=step)
+    spoil(tmp_path / "step-000000003" / checkpoint.STATE)
+    assert checkpoint.whole(checkpoint.latest, tmp_path) == checkpoint.at(tmp_path, 2)
+    assert checkpoint.whole(checkpoint.best, tmp_path) == checkpoint.at(tmp_path, 2)
+    assert checkpoint.latest(tmp_path) == checkpoint.at(tmp_path, 2)
+    (warning,) = caplog.messages
+    assert "step 3 cannot be read" in warning
+    assert "unreadable-step-000000003" in warning
+    assert checkpoint.save(tmp_path, 3, {}, keep_last=3).whole, "the broken one is in the way"
+
+
+def test_a_score_that_was_cut_short_is_none(tmp_path: Path) -> None:
+    cut(checkpoint.save(tmp_path, 1, {}, keep_last=1, score=1.0).path / checkpoint.SCORE, 0)
+    assert checkpoint.best(tmp_path) is None
+
+
+def test_all_of_a_checkpoint_is_on_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced = list[str]()
+    monkeypatch.setattr(storage, "sync", lambda path: synced.append(path.name if path != tmp_path else str(path.exists())))
+    path = checkpoint.save(tmp_path, 1, {}, keep_last=1, score=1.0).path
+    assert synced[:2] == [checkpoint.STATE, checkpoint.SCORE]
+    assert synced[2].startswith(f".{path.name}.")
+    assert synced[3:] == ["True"]
 
 
 def test_a_step_does_not_wait_for_the_disk_and_later_steps_do_not_change_what_is_written(tmp_path: Path) -> None:

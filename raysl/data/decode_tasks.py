@@ -27,10 +27,16 @@ class Decodings:
 
     def __init__(self, num_cpus: float) -> None:
         self._task = ray.remote(decode_file).options(num_cpus=num_cpus, max_retries=MAX_RETRIES)
+        self._start: str | None = None
         self._nodes: set[str] = set()
         self._running: dict[str, tuple[list[Any], set[str]]] = {}
 
-    def join(self, node: str) -> None:
+    def join(self, node: str, start: str | None) -> None:
+        """`start` names the worker group: nodes of an earlier one are not waited for, nor what they asked for kept."""
+        if start != self._start:
+            self._start = start
+            self._nodes.clear()
+            self._running.clear()
         self._nodes.add(node)
 
     def shard(self, where: str, node: str) -> list[Any]:
@@ -69,8 +75,9 @@ def start(num_workers: int, use_gpu: bool, decode_cpus: float) -> tuple[Any, int
 
 def decoder(decodings: Any, at_a_time: int) -> Decoder:
     """What a training process decodes with."""
-    node = ray.get_runtime_context().get_node_id()
-    ray.get(decodings.join.remote(node))
+    context = ray.get_runtime_context()
+    node = context.get_node_id()
+    ray.get(decodings.join.remote(node, context.get_placement_group_id()))  # Ray Train makes a group for each start
 
     def decode(where: str) -> bytes:
         try:

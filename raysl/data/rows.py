@@ -13,6 +13,9 @@ from raysl.data.shard_facts import ShardFacts, shard_facts
 Row = npt.NDArray[Any]
 """Tokens (int32) or pixels (uint8) of one row, one-dimensional."""
 
+MAX_OPEN = 4096
+"""Shards that a process maps at a time; Linux ends one with more than 65,530 mapped files (vm.max_map_count)."""
+
 
 class Shards(Protocol):
     """The shards of a split, numbered in the order of their names, each of them a local file when it is asked for."""
@@ -75,13 +78,18 @@ class Rows:
 
     def hold(self, now: Sequence[int], ahead: Sequence[int]) -> None:
         """Closes the shards that are not read `now`; see Shards.hold."""
-        self._opened = {number: shard for number, shard in self._opened.items() if number in set(now)}
+        kept = set(now)
+        self._opened = {number: shard for number, shard in self._opened.items() if number in kept}
         self.shards.hold(now, ahead)
 
     def _shard(self, number: int) -> Any:
-        if number not in self._opened:
-            self._opened[number] = self._open(self.shards.path(number))
-        return self._opened[number]
+        shard = self._opened.pop(number, None)
+        if shard is None:
+            if len(self._opened) >= MAX_OPEN:
+                del self._opened[next(iter(self._opened))]
+            shard = self._open(self.shards.path(number))
+        self._opened[number] = shard  # last: the first is the one that was not read for the longest time
+        return shard
 
     def _open(self, path: Path) -> Any:
         raise NotImplementedError

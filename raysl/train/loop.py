@@ -227,7 +227,7 @@ class Trainer:
         return self.writer
 
     def _save(self, score: float | None = None) -> None:
-        if self.writer is None or self._saved == self.step:
+        if self.writer is None or (self._saved == self.step and score is None):
             return
         self._saved = self.step
         average = {"average": self.average.weights} if self.average is not None else {}
@@ -252,7 +252,8 @@ class Trainer:
         step = -1
         if self.world.rank == 0:
             storage.remove_unfinished(self.checkpoints)
-            found, best = checkpoint.latest(self.checkpoints), checkpoint.best(self.checkpoints)
+            found = checkpoint.whole(checkpoint.latest, self.checkpoints)
+            best = checkpoint.whole(checkpoint.best, self.checkpoints)
             self._best = best.score if best is not None else None
             step = found.step if found is not None else -1
         step = self._as_rank_0(step)  # a writer of a killed start may still add one while the ranks look
@@ -271,9 +272,12 @@ class Trainer:
 
     def _keep_final_weights(self) -> None:
         """The best checkpoint's weights where the config asks for them, else the last ones; averaged where it averages."""
-        best = checkpoint.best(self.checkpoints) if self.checkpoints is not None else None
-        if self.config.checkpoint.save_model == "best" and best is not None:
-            state = checkpoint.load(best, self.world.device)
-            self.objective.load_state_dict(state.get("average", state["model"]))
-        elif self.average is not None:
+        if self.config.checkpoint.save_model == "best" and self.checkpoints is not None:
+            best = checkpoint.best(self.checkpoints) if self.world.rank == 0 else None
+            step = self._as_rank_0(best.step if best is not None else -1)  # its writer is done when it comes here
+            if step >= 0:
+                state = checkpoint.load(checkpoint.at(self.checkpoints, step), self.world.device)
+                self.objective.load_state_dict(state.get("average", state["model"]))
+                return
+        if self.average is not None:
             self.objective.load_state_dict(self.average.weights)

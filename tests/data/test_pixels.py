@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from raysl.data import rows as rows_module
 from raysl.data.pixels import PixelFormat, PixelRows, to_images, to_patches, to_rows, write_pixels
 from raysl.errors import DataError
 
@@ -38,6 +39,21 @@ def test_rows_are_numbered_over_all_shards(tmp_path: Path) -> None:
     assert (len(found), found.form) == (5, FORM)
     assert [bool((found.row(i) == rows[i]).all()) for i in range(5)] == [True] * 5
     assert (found.ids, found.labels) == (list("abcde"), ["cat", None, "dog", "dog", "dog"])
+
+
+def test_no_more_shards_are_open_than_a_process_may_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those read last stay open."""
+    monkeypatch.setattr(rows_module, "MAX_OPEN", 3)
+    images = to_rows(random_images(8), FORM)
+    for number in range(8):
+        write_pixels(tmp_path / f"shard-{number:05d}.arrow", [str(number)], [None], images[number : number + 1], FORM)
+    opened, found = list[int](), PixelRows(tmp_path)
+    monkeypatch.setattr(PixelRows, "_open", lambda rows, path, whole=PixelRows._open: (
+        opened.append(int(path.stem[-5:])), whole(rows, path))[1])  # fmt: skip
+    for number in (0, 1, 2, 0, 3, 0, 1, 7):
+        assert (found.row(number) == images[number]).all()
+        assert len(found._opened) <= 3
+    assert opened == [0, 1, 2, 3, 1, 7]
 
 
 def test_no_shards_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:

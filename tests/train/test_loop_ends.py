@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from raysl.errors import ConfigError, TrainingError
 from raysl.train import loop
 from raysl.train.loop import Trainer
 from raysl.train.world import MUST_END, NODE_LEAVES, STAYS, World, single
-from tests.loop_runs import config_of, loop_shards, trainer_of
+from tests.loop_runs import config_of, loop_shards, trainer_of, weights
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +83,7 @@ def told_at(shards: Path, folder: Path, notices: dict[int, int], **settings: obj
     """Steps of the checkpoints of a run that is told of its end at some steps; none is due before the last one."""
     told = {"now": STAYS}
     world = World(0, 1, torch.device("cpu"), lambda: told["now"])
-    config = config_of("bert", max_steps=9, checkpoint={"every_steps": 100}, **settings)
+    config = config_of("bert", **{"max_steps": 9, "checkpoint": {"every_steps": 100}, **settings})
     trainer = trainer_of(shards, "bert", config, world, checkpoints=folder)
     trainer.record = lambda step, rows: told.update(now=notices.get(step, told["now"]))
     with pytest.raises(SystemExit) if MUST_END in notices.values() else nullcontext():
@@ -92,6 +93,37 @@ def told_at(shards: Path, folder: Path, notices: dict[int, int], **settings: obj
 
 def test_a_notice_saves_at_once_and_sigterm_ends_the_process(shards: Path, tmp_path: Path) -> None:
     assert told_at(shards, tmp_path, {3: NODE_LEAVES, 7: MUST_END}, log_every_steps=100) == [3, 7]
+
+
+@pytest.mark.parametrize("notice", [NODE_LEAVES, MUST_END])
+def test_weights_saved_on_notice_at_the_last_step_are_measured_and_kept(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, notice: int
+) -> None:
+    """Where they are the best, and in the same process or the next one."""
+    losses = iter([3.0, 1.0])
+    monkeypatch.setattr(Trainer, "measure", lambda trainer: {"held_out_loss": next(losses)})
+    settings: dict[str, Any] = {"evaluate_every_steps": 5, "checkpoint": {"every_steps": 100, "save_model": "best"}}
+    told_at(shards, tmp_path, {9: notice}, log_every_steps=100, **settings)
+    if notice == MUST_END:
+        again = trainer_of(shards, "bert", config_of("bert", max_steps=9, **settings), single("cpu"), checkpoints=tmp_path)
+        again.run()
+    best = checkpoint.best(tmp_path)
+    assert best is not None
+    assert best.step == 9
+
+
+def test_a_run_goes_on_from_the_newest_checkpoint_that_can_be_read(
+    shards: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = config_of("bert", checkpoint={"every_steps": 2, "keep_last": 3})
+    first = trainer_of(shards, "bert", config, single("cpu"), checkpoints=tmp_path)
+    first.run()
+    (checkpoint.at(tmp_path, 6).path / checkpoint.STATE).write_bytes(b"")
+    again = trainer_of(shards, "bert", config, single("cpu"), checkpoints=tmp_path)
+    assert (again.step, len(caplog.messages)) == (4, 1)
+    again.run()
+    assert checkpoint.at(tmp_path, 6).whole
+    assert torch.equal(weights(again), weights(first))
 
 
 def test_what_a_notice_saves_are_numbers_and_it_waits_for_no_evaluation(

@@ -1,0 +1,50 @@
+"""Decoded shards are handed to every node that trains, and kept no longer."""
+
+from typing import Any
+
+import pytest
+
+from raysl.data import decode_tasks
+
+
+class Task:
+    """Stands for the remote function."""
+
+    def options(self, **_: Any) -> "Task":
+        return self
+
+    def remote(self, where: str) -> str:
+        return f"decoded {where}"
+
+
+@pytest.fixture
+def decodings(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The actor's object, in this process."""
+    monkeypatch.setattr(decode_tasks.ray, "remote", lambda _: Task())
+    return decode_tasks.Decodings.__ray_metadata__.modified_class(1.0)
+
+
+def take(decodings: Any, shards: range, *nodes: str) -> None:
+    for number in shards:
+        for node in nodes:
+            assert decodings.shard(f"s{number}", node) == [f"decoded s{number}"]
+
+
+def test_a_decoded_shard_goes_when_the_last_node_has_taken_it(decodings: Any) -> None:
+    for node in ("a", "a", "b"):
+        decodings.join(node, "first")
+    take(decodings, range(3), "a")
+    assert len(decodings._running) == 3
+    take(decodings, range(3), "b")
+    assert not decodings._running
+
+
+def test_nodes_of_an_earlier_start_are_not_waited_for(decodings: Any) -> None:
+    for node in ("a", "b"):
+        decodings.join(node, "first")
+    take(decodings, range(2), "a")
+    for node in ("a", "c"):
+        decodings.join(node, "second")
+    assert not decodings._running, "what node b never took is kept"
+    take(decodings, range(100), "a", "c")
+    assert not decodings._running
