@@ -61,7 +61,7 @@ class Objective(nn.Module):
     unit: ClassVar[str] = "tokens"
     """What the speed of a run is counted in: tokens or images."""
     row_kind: RowKind = "packed"
-    encoder_class: ClassVar[type[Encoder]] = Encoder
+    encoder_class: ClassVar[type[nn.Module]] = nn.Module
     """What the encoder has to be, also where its class lies outside the catalog."""
 
     def __init__(self, config: Any, encoder: Encoder) -> None:
