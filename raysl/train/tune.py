@@ -154,8 +154,8 @@ def _trial(given: dict[str, Any], works: Sequence[Work], metric: str) -> None:
     try:
         ended = _train(work, metric)
     except Exception as error:
-        said = str(error) if isinstance(error, RayslError | OSError) else f"{type(error).__name__}: {' '.join(str(error).split())}"
-        ended = {metric: float("nan"), "ended": said, "trace": traceback.format_exc()}
+        kind = "" if isinstance(error, RayslError | OSError) else f"{type(error).__name__}: "
+        ended = {metric: float("nan"), "ended": kind + " ".join(str(error).split()), "trace": traceback.format_exc()}
     ray_tune.report({**ended, "step": work.job.config.training.max_steps})
 
 

@@ -129,7 +129,9 @@ def test_mlflow_is_looked_for_before_anything_starts(run: RunConfig, monkeypatch
     assert not (run.folder / "tune").exists()
 
 
-@pytest.mark.parametrize("error", [StoreError("the store does not answer"), OSError("the disk is full"), ValueError("a\n fault")])
+@pytest.mark.parametrize(
+    "error", [StoreError("the store does not answer"), OSError("the disk is full"), ValueError("a\n fault")]
+)
 def test_a_trial_that_cannot_begin_is_a_bad_trial(
     run: RunConfig, reports: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
