@@ -15,6 +15,23 @@ from raysl.train.probe import LabelledRows, probe
 from raysl.train.world import World, autocast
 
 HELD_OUT_ROWS = 1024
+FEWEST_ROWS = 8
+"""Below it spread and rank say more of the split than of the encoder: two rows have a rank of 1."""
+
+
+def too_few(held_out: Rows | None, config: PretrainConfig, num_ranks: int) -> str | None:
+    """What is not measured because the split has so few rows, in words."""
+    if held_out is None:
+        return None
+    rows, size = len(held_out), min(config.global_batch_size // config.accumulation_steps, len(held_out))
+    if size < num_ranks:
+        return f"{rows} held-out rows for {num_ranks} workers: no held-out numbers. Raise prepare.split.validation."
+    if rows // size * size < FEWEST_ROWS:
+        return (
+            f"{rows} held-out rows in batches of {size}: embedding spread and effective rank need {FEWEST_ROWS} and are "
+            f"left out. Raise prepare.split.validation."
+        )
+    return None
 
 
 @dataclass(frozen=True)
@@ -55,5 +72,8 @@ class Evaluator:
             return {}
         means = world.total(torch.stack([torch.stack([v.float() for v in s.values()]) for s in sums]).mean(0)).tolist()
         values = {f"held_out_{name}": value for name, value in zip(sums[0], means, strict=True)}
-        spread, effective_rank = spread_and_rank(gather_rows(torch.cat(embeddings))[0])
+        together = gather_rows(torch.cat(embeddings))[0]
+        if len(together) < FEWEST_ROWS:
+            return values
+        spread, effective_rank = spread_and_rank(together)
         return values | {"embedding_spread": spread, "effective_rank": effective_rank}

@@ -92,10 +92,16 @@ class _Shown:
         self.progress, saved = progress, stage.checkpoints()
         self.told = int(saved[-1].removeprefix("step-")) if saved else -1
         """Step of the last evaluation that was told, by this start of the command or an earlier one."""
+        self.warned: set[str] = set()
 
     def __call__(self, message: dict[str, Any]) -> None:
         if "start" in message:
             self.progress.start_at(message["start"])
+            return
+        if "warning" in message:
+            if message["warning"] not in self.warned:
+                self.progress.tell(f"warning: {message['warning']}")
+            self.warned.add(message["warning"])
             return
         from raysl.train.reporting import note_of
 

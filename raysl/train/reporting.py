@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,9 +11,13 @@ from typing import Any, Protocol
 from raysl import storage
 from raysl.run_config import RunConfig
 from raysl.stage import log_metrics
+from raysl.train.evaluate import too_few
 from raysl.train.loop import Trainer
 
 STAGE, METRICS = "pretrain", "metrics.jsonl"
+MLFLOW_PAUSE_S = 60.0
+MLFLOW_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+"""Training waits for each call; by default its client tries for minutes. What the user has set stays."""
 
 
 class Writer(Protocol):
@@ -20,7 +25,8 @@ class Writer(Protocol):
 
     def write(self, stage: str, metrics: Mapping[str, Any]) -> None: ...
 
-    def close(self) -> None: ...
+    def close(self, failed: bool) -> None:
+        """`failed`: the training ended with an error."""
 
 
 class JsonLines:
@@ -32,7 +38,7 @@ class JsonLines:
     def write(self, stage: str, metrics: Mapping[str, Any]) -> None:
         log_metrics(self.run_folder, stage, **metrics)
 
-    def close(self) -> None: ...
+    def close(self, failed: bool) -> None: ...
 
 
 class TensorBoard:
@@ -49,41 +55,70 @@ class TensorBoard:
         for name, value in _numbers(metrics).items():
             self._writer.add_scalar(f"{stage}/{name}", value, metrics["step"])
 
-    def close(self) -> None:
+    def close(self, failed: bool) -> None:
         self._writer.close()
 
 
 class MLflow:
-    """One MLflow run of the name of ours; a resumed start goes on in it."""
+    """One MLflow run of the name of ours; a resumed start goes on in it.
 
-    def __init__(self, config: RunConfig, uri: str) -> None:
+    What its server refuses is told once and left out, and asked for no sooner than MLFLOW_PAUSE_S later: metrics.jsonl is
+    the record.
+    """
+
+    def __init__(self, config: RunConfig, uri: str, warn: Callable[[str], None]) -> None:
+        for name, value in MLFLOW_PATIENCE.items():
+            os.environ.setdefault(name, value)
+        self._config, self._uri, self._warn = config, uri, warn
+        self._mlflow: Any = None
+        """None until a run is open there."""
+        self._told, self._not_before = False, 0.0
+        self._attempt(self._begin)
+
+    def _begin(self) -> None:
         import mlflow
 
-        mlflow.set_tracking_uri(uri)
-        mlflow.set_experiment(config.name)
-        name = config.folder.as_posix()
+        mlflow.set_tracking_uri(self._uri)
+        mlflow.set_experiment(self._config.name)
+        name = self._config.folder.as_posix()
         found = mlflow.search_runs(filter_string=f"tags.run_folder = '{name}'", output_format="list", max_results=1)
-        mlflow.start_run(run_id=found[0].info.run_id if found else None, run_name=config.name)
+        mlflow.start_run(run_id=found[0].info.run_id if found else None, run_name=self._config.name)
+        self._mlflow = mlflow
         if not found:
             mlflow.set_tag("run_folder", name)
-            mlflow.log_dict(config.model_dump(mode="json"), "config.json")
-        self._mlflow = mlflow
+            mlflow.log_dict(self._config.model_dump(mode="json"), "config.json")
+
+    def _attempt(self, act: Callable[[], object]) -> None:
+        try:
+            act()
+        except Exception as error:  # its clients and stores raise what they like
+            self._not_before = time.monotonic() + MLFLOW_PAUSE_S
+            if not self._told:
+                said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+                self._warn(f"MLflow lacks numbers, which metrics.jsonl has: pretrain.mlflow={self._uri} ({said}).")
+            self._told = True
 
     def write(self, stage: str, metrics: Mapping[str, Any]) -> None:
-        numbers = {f"{stage}/{name}": value for name, value in _numbers(metrics).items()}
-        self._mlflow.log_metrics(numbers, step=metrics["step"])
+        if time.monotonic() < self._not_before:
+            return
+        if self._mlflow is None:
+            self._attempt(self._begin)
+        if self._mlflow is not None:
+            numbers = {f"{stage}/{name}": value for name, value in _numbers(metrics).items()}
+            self._attempt(lambda: self._mlflow.log_metrics(numbers, step=metrics["step"]))
 
-    def close(self) -> None:
-        self._mlflow.end_run()
+    def close(self, failed: bool) -> None:
+        if self._mlflow is not None:
+            self._attempt(lambda: self._mlflow.end_run("FAILED" if failed else "FINISHED"))
 
 
-def writers(config: RunConfig, first_step: int) -> list[Writer]:
+def writers(config: RunConfig, first_step: int, warn: Callable[[str], None]) -> list[Writer]:
     """Those that the config asks for; a start that goes on at `first_step` replaces what lies after it."""
     found: list[Writer] = [JsonLines(config.folder)]
     if config.training.tensorboard:
         found.append(TensorBoard(config.folder, first_step))
     if config.training.mlflow:
-        found.append(MLflow(config, config.training.mlflow))
+        found.append(MLflow(config, config.training.mlflow, warn))
     return found
 
 
@@ -104,7 +139,15 @@ def reporting(config: RunConfig, trainer: Trainer, hear: Callable[[dict[str, Any
     }  # fmt: skip
     log_metrics(config.folder, STAGE, **start)
     hear(start)
-    targets = writers(config, trainer.step)
+
+    def warn(text: str) -> None:
+        log_metrics(config.folder, STAGE, warning=text)
+        hear({"warning": text})
+
+    lacking = too_few(trainer.held_out, trainer.config, trainer.world.size)
+    if lacking is not None:
+        warn(lacking)
+    targets = writers(config, trainer.step, warn)
 
     def report(metrics: dict[str, Any]) -> None:
         for writer in targets:
@@ -112,21 +155,27 @@ def reporting(config: RunConfig, trainer: Trainer, hear: Callable[[dict[str, Any
         hear(metrics)
 
     trainer.report = report
+    failed = True
     try:
         yield
+        failed = False
     finally:
         for writer in targets:
-            writer.close()
+            writer.close(failed)
 
 
 def drop_metrics_after(run_folder: Path, step: int) -> None:
-    """Removes lines that a killed run wrote after its last checkpoint, so that each step stands once."""
+    """Removes lines that a killed run wrote after its last checkpoint, so that each step stands once, and its warnings."""
     path = run_folder / METRICS
     if not path.is_file():
         return
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
-    kept = [line for line in lines if line.get("stage") != STAGE or line.get("step", line.get("start", -1) + 1) <= step]
+    kept = [line for line in lines if line.get("stage") != STAGE or _done_by(line, step)]
     storage.write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
+
+
+def _done_by(line: Mapping[str, Any], step: int) -> bool:
+    return "warning" not in line and int(line.get("step", line.get("start", -1) + 1)) <= step
 
 
 class Followed:

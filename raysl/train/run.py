@@ -4,6 +4,7 @@ Checkpoints lie in the run folder, written whole and renamed by rank 0; a restar
 own reporting is left out of the step.
 """
 
+import logging
 import threading
 import uuid
 from collections.abc import Callable
@@ -26,6 +27,8 @@ from raysl.train.preemption import SaveFirst, leaving
 from raysl.train.reporting import Followed
 from raysl.train.session import PRETRAIN, TrainJob, train_rank
 from raysl.train.world import World, resolve_device
+
+logger = logging.getLogger(__name__)
 
 POLL_S = 0.5
 NO_CUDA = "doesn't have NCCL built in", "ProcessGroupNCCL is only supported with GPUs"
@@ -93,6 +96,7 @@ def train(config: RunConfig, on_message: Callable[[dict[str, Any]], None]) -> di
                 "The cluster has GPUs, and the torch on it cannot use them: it was built for CPUs, or finds no driver. "
                 "Install a torch built for CUDA on all nodes (pytorch.org), or use pretrain.device=cpu."
             ) from error
+        logger.error("%s", error)  # each rank's trace, as Ray Train hands them over
         raise TrainingError(
             f"Pretraining failed on its workers: {_last_line(error)} The run's log has the trace."
         ) from error

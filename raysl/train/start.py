@@ -3,7 +3,6 @@
 Vocabulary rows are matched by the tokens' text, because `prepare` moves special tokens to ids of ours.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -18,7 +17,7 @@ from raysl.data.prepared import TOKENIZER, Prepared
 from raysl.errors import ConfigError, DataError
 from raysl.models import layouts
 from raysl.models.encoder import Encoder
-from raysl.models.layouts.files import WEIGHTS
+from raysl.models.layouts.files import WEIGHTS, read_object, reading
 from raysl.models.text import TextEncoder
 
 NUM_SPECIAL = 5
@@ -35,6 +34,7 @@ def check(folder: Path, model: PluginConfig, prepared: Prepared) -> dict[str, st
     """
     try:
         _compare(folder, "pretrain.model", layouts.read_sizes(folder, model.type), vars(model))
+        layouts.check_names(folder, model.type)
         if model.modality == "text":
             places(folder / TOKENIZER, prepared.file(TOKENIZER))
         else:
@@ -67,8 +67,9 @@ def places(theirs: Path, ours: Path) -> list[int]:
 
 def vocabulary(path: Path) -> dict[str, int]:
     """Token -> id, special tokens included."""
-    given = json.loads(path.read_text(encoding="utf-8"))
-    return {**given["model"]["vocab"], **{token["content"]: token["id"] for token in given.get("added_tokens", ())}}
+    given = read_object(path)
+    with reading(path):
+        return {**given["model"]["vocab"], **{token["content"]: token["id"] for token in given.get("added_tokens", ())}}
 
 
 def load_weights(encoder: Encoder, folder: Path, tokenizer: Path | None) -> None:

@@ -4,7 +4,9 @@ A trial trains in one process; several workers would end with the same weights u
 before the cluster starts, so that Ray only spreads the trials and stops bad ones early.
 """
 
+import logging
 import signal
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +26,8 @@ from raysl.train.pretrain import check_earlier, check_mlflow, finish, stage_of
 from raysl.train.search import FOLDER, Trial, trials, with_values
 from raysl.train.session import TrainJob, train_rank
 from raysl.train.world import single
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -113,8 +117,12 @@ def _run(
     for result in results:
         if result.config is None:  # it ended before its first report
             continue
-        found = dict(result.metrics or {})
-        ended[int(result.config["trial"])] = found | ({"error": "failed"} if result.error is not None else {})
+        ended[int(result.config["trial"])] = dict(result.metrics or {})
+    for number, trace in shown.traces.items():
+        ended[number] = {"error": "failed", "ended": trace.strip().splitlines()[-1], "trace": trace}
+    for number, found in ended.items():
+        if "trace" in found:
+            logger.error("trial %03d failed:\n%s", number, found["trace"])
     return ended
 
 
@@ -145,8 +153,9 @@ def _trial(given: dict[str, Any], works: Sequence[Work], metric: str) -> None:
     work = works[given["trial"]]
     try:
         ended = _train(work, metric)
-    except (RayslError, OSError) as error:
-        ended = {metric: float("nan"), "ended": str(error)}
+    except Exception as error:
+        kind = "" if isinstance(error, RayslError | OSError) else f"{type(error).__name__}: "
+        ended = {metric: float("nan"), "ended": kind + " ".join(str(error).split()), "trace": traceback.format_exc()}
     ray_tune.report({**ended, "step": work.job.config.training.max_steps})
 
 
@@ -183,6 +192,8 @@ class _Shown(ray_tune.Callback):  # type: ignore[misc]
         self.progress, self.settings = progress, settings
         self.best: float | None = None
         self.ended: set[str] = set()
+        self.traces: dict[int, str] = {}
+        """Number of a trial whose process ended -> what Ray says of it."""
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self.ended.add(trial.trial_id)
@@ -194,6 +205,7 @@ class _Shown(ray_tune.Callback):  # type: ignore[misc]
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self.ended.add(trial.trial_id)
+        self.traces[int(trial.config["trial"])] = str(trial.get_error() or "").strip() or "failed"
         self.progress.advance(1)
 
 

@@ -1,10 +1,14 @@
 """The held-out rows that a run is measured on are the same at every call and on any number of ranks."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from raysl.data.shards import TokenRows
 from raysl.train.batches import held_out_batches
+from raysl.train.world import single
+from tests.loop_runs import config_of, loop_shards, trainer_of
 
 
 class Numbered:
@@ -34,6 +38,24 @@ def test_held_out_batches_are_of_one_size_and_the_same_on_any_number_of_ranks(
     assert found == batches(1)
     assert [len(batch) for batch in found] == sizes
     assert len({row for batch in found for row, _ in batch}) == sum(sizes)
+
+
+@pytest.mark.parametrize(("num_rows", "judged"), [(1, False), (2, False), (8, True)])
+def test_spread_and_rank_of_a_handful_of_rows_are_not_measured(num_rows: int, judged: bool, tmp_path: Path) -> None:
+    """Two rows have an effective rank of 1, and one has no spread."""
+    trainer = trainer_of(loop_shards(tmp_path), "bert", config_of("bert"), single("cpu"))
+    trainer.held_out = FirstRows(trainer.rows, num_rows)
+    values = trainer.measure()
+    assert "held_out_loss" in values
+    assert ({"embedding_spread", "effective_rank"} <= values.keys()) == judged
+
+
+class FirstRows:
+    def __init__(self, rows: TokenRows, count: int) -> None:
+        self.row, self.count = rows.row, count
+
+    def __len__(self) -> int:
+        return self.count
 
 
 def test_fewer_held_out_rows_than_ranks_are_not_measured() -> None:

@@ -172,6 +172,14 @@ def test_every_evaluation_reaches_the_terminal(tmp_path: Path, capsys: pytest.Ca
     assert all(f"pretrain: gpt  step {step}  held-out loss {3 + step}.000  kNN 0.500" in said for step in range(1, 5))
 
 
+def test_a_warning_of_the_training_is_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Progress("pretrain: gpt", 100, "steps") as progress:
+        show = _Shown(progress, Stage(tmp_path, "pretrain", {}, {}))
+        for _ in range(2):  # a start after a worker has died writes it again
+            show({"stage": "pretrain", "warning": "MLflow is away."})
+    assert capsys.readouterr().err.count("warning: MLflow is away.") == 1
+
+
 def test_a_start_does_not_tell_the_evaluations_of_earlier_ones_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

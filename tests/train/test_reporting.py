@@ -3,9 +3,10 @@
 import json
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ import torch
 from raysl import run_config
 from raysl.run_config import RunConfig
 from raysl.train import record, signals
+from raysl.train.config import PretrainConfig
 from raysl.train.reporting import Followed, note_of, reporting
 from raysl.train.world import MUST_END, STAYS, single
 
@@ -25,9 +27,14 @@ def config(smallest_yaml: Path) -> RunConfig:
     return found
 
 
+TRAINING = PretrainConfig.model_validate({"objective": "bert", "model": "bert", "global_batch_size": 16})
+
+
 def trainer(step: int = 0, rank: int = 0) -> Any:
     world = SimpleNamespace(**{**vars(single("cpu")), "rank": rank})
-    return SimpleNamespace(world=world, step=step, rows=[1, 2], report=None, precision=torch.float32)
+    return SimpleNamespace(
+        world=world, step=step, rows=[1, 2], held_out=range(100), report=None, precision=torch.float32, config=TRAINING
+    )
 
 
 def read(config: RunConfig) -> list[dict[str, Any]]:
@@ -106,6 +113,88 @@ def test_mlflow_gets_the_same_numbers(config: RunConfig, tmp_path: Path, monkeyp
     mlflow.set_tracking_uri(uri)
     found = mlflow.search_runs(experiment_names=[config.name], output_format="list")
     assert found[0].data.metrics["pretrain/loss"] == 3.0
+
+
+class Away(ModuleType):
+    """An mlflow whose server answers while `up`."""
+
+    __version__ = "0"
+
+    def __init__(self) -> None:
+        super().__init__("mlflow")
+        self.up, self.logged, self.ended = True, list[int](), list[str]()
+
+    def log_metrics(self, numbers: dict[str, float], step: int) -> None:
+        self.start_run()
+        self.logged.append(step)
+
+    def start_run(self, **_: object) -> None:
+        if not self.up:
+            raise ConnectionError("the tracking server\nis down")
+
+    def end_run(self, status: str) -> None:
+        self.ended.append(status)
+
+    def search_runs(self, **_: object) -> list[Any]:
+        return []
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_, **__: None
+
+
+@pytest.fixture
+def away(monkeypatch: pytest.MonkeyPatch) -> Away:
+    module = Away()
+    monkeypatch.setitem(sys.modules, "mlflow", module)
+    monkeypatch.setattr("raysl.train.reporting.MLFLOW_PAUSE_S", 0.0)
+    return module
+
+
+@pytest.mark.parametrize("up_at_the_start", [True, False])
+def test_an_mlflow_server_that_is_away_for_a_while_is_told_once_and_costs_no_training(
+    config: RunConfig, away: Away, up_at_the_start: bool
+) -> None:
+    settings = config.training.model_copy(update={"mlflow": "http://tracking:5000", "tensorboard": False})
+    one, heard = trainer(), list[dict[str, Any]]()
+    away.up = up_at_the_start
+    with reporting(config.model_copy(update={"pretrain": settings}), one, heard.append):
+        for step, up in enumerate((up_at_the_start, False, False, True)):
+            away.up = up
+            one.report({"step": step, "loss": 3.0})
+    assert away.logged == ([0, 3] if up_at_the_start else [3])
+    assert away.ended == ["FINISHED"]
+    warnings = [line["warning"] for line in read(config) if "warning" in line]
+    assert len(warnings) == 1
+    assert warnings == [message["warning"] for message in heard if "warning" in message]
+    assert "pretrain.mlflow=http://tracking:5000" in warnings[0]
+    assert "ConnectionError: the tracking server is down" in warnings[0]
+    assert [line["step"] for line in read(config) if "loss" in line] == [0, 1, 2, 3]
+
+
+def test_a_training_that_fails_is_no_finished_run_in_mlflow(config: RunConfig, away: Away) -> None:
+    settings = config.training.model_copy(update={"mlflow": "http://tracking:5000", "tensorboard": False})
+    with pytest.raises(ValueError, match="ours"), reporting(
+        config.model_copy(update={"pretrain": settings}), trainer(), lambda _: None
+    ):  # fmt: skip
+        raise ValueError("ours")
+    assert away.ended == ["FAILED"]
+
+
+@pytest.mark.parametrize(("num_rows", "num_ranks", "said"), [
+    (8, 2, None), (7, 2, "embedding spread and effective rank"), (2, 3, "no held-out numbers"),
+])  # fmt: skip
+def test_too_few_held_out_rows_are_told(config: RunConfig, num_rows: int, num_ranks: int, said: str | None) -> None:
+    one = trainer()
+    one.held_out, one.world.size = range(num_rows), num_ranks
+    with reporting(config, one, lambda _: None):
+        pass
+    warnings = [line["warning"] for line in read(config) if "warning" in line]
+    if said is None:
+        assert warnings == []
+    else:
+        assert len(warnings) == 1
+        assert said in warnings[0]
+        assert "prepare.split.validation" in warnings[0]
 
 
 def test_lines_of_the_terminal_name_their_unit() -> None:

@@ -7,11 +7,13 @@ import signal
 import time
 from pathlib import Path
 from threading import Thread
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from ray._private import state
+from ray.train import WorkerGroupError
 from safetensors.torch import load_file
 
 from raysl import cluster, stage
@@ -166,6 +168,21 @@ def test_a_mistake_is_told_once_and_not_tried_again(ray_cluster: Path) -> None:
     with pytest.raises(TrainingError, match=r"pretrain\.optimizer\.learning_rate"):
         pretrain(config)
     assert stage.read_manifest(config.folder, "pretrain") is None
+
+
+def test_what_a_worker_died_of_is_in_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fit() -> None:
+        raise WorkerGroupError("[Rank 1 Error Snippet]:\nTraceback\n  in forward\nValueError: too large", {})
+
+    monkeypatch.setattr(run, "TorchTrainer", lambda *_, **__: SimpleNamespace(fit=fit))
+    monkeypatch.setattr(run, "_check_resources", lambda *_: None)
+    monkeypatch.setattr(cluster, "own", lambda: False)
+    monkeypatch.setattr(cluster, "takes_gpus", lambda device: False)
+    with pytest.raises(TrainingError, match=r"failed on its workers: ValueError: too large The run's log has the trace"):
+        run.train(config_of(tmp_path, device="cpu"), lambda message: None)
+    assert "[Rank 1 Error Snippet]:\nTraceback\n  in forward\nValueError: too large" in caplog.text
 
 
 def test_workers_that_the_cluster_cannot_hold_are_refused(ray_cluster: Path) -> None:

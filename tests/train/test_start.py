@@ -1,11 +1,13 @@
 """A run starts from weights of others and leaves weights that others read."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
 from raysl import catalog, storage
@@ -80,7 +82,7 @@ def test_the_same_text_has_the_same_scores_under_both_numberings(kind: str, tmp_
 
 
 def test_a_bert_without_head_starts_with_a_fresh_one(tmp_path: Path) -> None:
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import load_file
 
     theirs("bert", tmp_path / "given")
     path = tmp_path / "given" / WEIGHTS
@@ -121,6 +123,41 @@ def test_mistakes_are_named_before_anything_starts(tmp_path: Path) -> None:
         check(run_config("gpt", tmp_path / "run", tmp_path / "given").model_copy(
             update={"pretrain": config.training.model_copy(update={"init_from": str(tmp_path / "missing")})}
         ))  # fmt: skip
+
+
+POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'a' * 64}\nsize 440449768\n"
+
+
+def without(*names: str) -> Callable[[Path], None]:
+    def change(path: Path) -> None:
+        storage.write_json(path, {key: value for key, value in storage.read_json(path).items() if key not in names})
+
+    return change
+
+
+def one_tensor(path: Path) -> None:
+    save_file({"encoder.weight": torch.zeros(1)}, path)
+
+
+@pytest.mark.parametrize(("name", "change", "said"), [
+    ("model.safetensors", lambda path: path.write_text(POINTER), r"model\.safetensors is a Git LFS pointer.*`git lfs pull`"),
+    ("config.json", lambda path: path.write_text(POINTER), r"config\.json is a Git LFS pointer.*`git lfs pull`"),
+    ("tokenizer.json", lambda path: path.write_text(POINTER), r"tokenizer\.json is a Git LFS pointer.*`git lfs pull`"),
+    ("model.safetensors", lambda path: path.write_bytes(b"\x80\x02}" * 99), r"model\.safetensors is no safetensors file"),
+    ("config.json", lambda path: path.write_text("{"), r"config\.json is no JSON"),
+    ("config.json", lambda path: path.write_text("[]"), r"config\.json is no JSON object"),
+    ("config.json", without("hidden_size"), r"config\.json lacks 'hidden_size'"),
+    ("tokenizer.json", without("model"), r"tokenizer\.json lacks 'model'"),
+    ("model.safetensors", one_tensor, r"model\.safetensors lacks 'bert\.embeddings\.word_embeddings\.weight'"),
+])  # fmt: skip
+def test_files_that_cannot_be_read_are_named_before_anything_starts(
+    name: str, change: Callable[[Path], object], said: str, tmp_path: Path
+) -> None:
+    theirs("bert", tmp_path / "given")
+    config = run_config("bert", tmp_path / "run", tmp_path / "given")
+    change(tmp_path / "given" / name)
+    with pytest.raises(ConfigError, match=rf"^pretrain\.init_from: .*{said}"):
+        check(config)
 
 
 def image_run(folder: Path, given: Path, model: dict[str, object], images: dict[str, object] | None) -> RunConfig:

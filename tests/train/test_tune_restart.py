@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.tune import TuneError
 
 from raysl import run_config
 from raysl.errors import ConfigError, StageError, StoreError
@@ -128,7 +129,9 @@ def test_mlflow_is_looked_for_before_anything_starts(run: RunConfig, monkeypatch
     assert not (run.folder / "tune").exists()
 
 
-@pytest.mark.parametrize("error", [StoreError("the store does not answer"), OSError("the disk is full")])
+@pytest.mark.parametrize(
+    "error", [StoreError("the store does not answer"), OSError("the disk is full"), ValueError("a\n fault")]
+)
 def test_a_trial_that_cannot_begin_is_a_bad_trial(
     run: RunConfig, reports: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
@@ -139,7 +142,8 @@ def test_a_trial_that_cannot_begin_is_a_bad_trial(
     monkeypatch.setattr(tune.Stage, "begin", refuse)
     tune._trial({"trial": 0}, works_of(run), "held_out_loss")
     (said,) = reports
-    assert (said["step"], said["ended"]) == (25, str(error))
+    assert (said["step"], said["ended"]) == (25, "ValueError: a fault" if isinstance(error, ValueError) else str(error))
+    assert "in refuse\n" in said["trace"]
     assert said["held_out_loss"] != said["held_out_loss"]
 
 
@@ -154,7 +158,10 @@ def fit(monkeypatch: pytest.MonkeyPatch) -> Any:
             def fit() -> list[Any]:
                 signal.signal(signal.SIGINT, lambda *_: None)
                 for number in range(ended):
-                    trial = SimpleNamespace(trial_id=f"{number}", last_result={})
+                    trial = SimpleNamespace(
+                        trial_id=f"{number}", last_result={}, config={"trial": 1 - number},
+                        get_error=lambda: TuneError("Traceback\nWorkerDied: out of memory\n"),
+                    )  # fmt: skip
                     shown.on_trial_error(0, [], trial) if number else shown.on_trial_complete(0, [], trial)
                 return results
 
@@ -167,7 +174,9 @@ def fit(monkeypatch: pytest.MonkeyPatch) -> Any:
     return set_to
 
 
-def test_a_trial_that_never_reported_costs_the_others_nothing(run: RunConfig, fit: Any) -> None:
+def test_a_trial_that_never_reported_costs_the_others_nothing(
+    run: RunConfig, fit: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     good = {"held_out_loss": 1.0, "step": 25, "ended": "done"}
     results = [
         SimpleNamespace(config=None, metrics={}, error=RuntimeError("its worker died")),
@@ -175,7 +184,8 @@ def test_a_trial_that_never_reported_costs_the_others_nothing(run: RunConfig, fi
     ]
     fit(results, ended=2)
     result = tune.tune(search_of(run, 0.02, 0.01))
-    assert [(row[0], row[2], row[3]) for row in result.rows] == [(1, 1.0, "done"), (0, None, "failed")]
+    assert [(row[0], row[2], row[3]) for row in result.rows] == [(1, 1.0, "done"), (0, None, "WorkerDied: out of memory")]
+    assert "trial 000 failed:\nTraceback\nWorkerDied: out of memory" in caplog.text
     assert result.best.is_file()
     assert len((run.folder / "tune" / "trials.jsonl").read_text().splitlines()) == 2
 

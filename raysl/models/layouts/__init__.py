@@ -10,12 +10,13 @@ import importlib
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from raysl import storage
 from raysl.errors import DataError
-from raysl.models.layouts.files import CONFIG, WEIGHTS, Shapes, read_shapes
+from raysl.models.layouts.files import CONFIG, WEIGHTS, Shapes, read_object, read_shapes, reading
 
 LAYOUTS = {
     "bert": "raysl.models.layouts.bert", "gpt": "raysl.models.layouts.gpt2", "vit": "raysl.models.layouts.vit",
@@ -54,7 +55,16 @@ def read_sizes(folder: Path, model_type: str) -> dict[str, Any]:
     layout = layout_of(model_type)
     if layout is None:
         raise DataError(f"Model '{model_type}' cannot start from weights of others. Choose from {', '.join(LAYOUTS)}.")
-    return dict(layout.sizes(*_heads(folder, model_type, layout.MODEL_TYPE)))
+    heads = _heads(folder, model_type, layout.MODEL_TYPE)
+    with reading(folder / (CONFIG if layout.MODEL_TYPE else WEIGHTS)):
+        return dict(layout.sizes(*heads))
+
+
+def check_names(folder: Path, model_type: str) -> None:
+    """DataError where the weights in `folder` lack a tensor that ours are made of; none is read."""
+    shapes, layout = read_shapes(folder / WEIGHTS), cast(Any, layout_of(model_type))
+    with reading(folder / WEIGHTS):
+        layout.to_ours({name: torch.empty(shape, device="meta") for name, shape in shapes.items()})
 
 
 def read_image(folder: Path, model_type: str) -> dict[str, int]:
@@ -72,7 +82,7 @@ def _heads(folder: Path, model_type: str, kind: str | None) -> tuple[dict[str, A
         return {}, read_shapes(folder / WEIGHTS)
     if not (path.is_file() and (folder / WEIGHTS).is_file()):
         raise DataError(f"{folder} needs {CONFIG} and {WEIGHTS}, as `save_pretrained` of transformers writes them.")
-    theirs = storage.read_json(path)
+    theirs = read_object(path)
     said = theirs.get("model_type")
     if said != kind:
         raise DataError(f"{path} says model_type '{said}'; model '{model_type}' reads '{kind}'.")
