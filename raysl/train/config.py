@@ -127,7 +127,8 @@ class FeedConfig(Config):
     shards: str = ""
     """Prepared outputs to train on: a folder, s3://bucket/folder or gs://bucket/folder; default: those of the run itself."""
     cache_dir: str = ""
-    """Folder on each node's own disk for shards fetched or decoded; default: raysl-shards in the temporary folder."""
+    """Folder on each node's own disk for shards fetched or decoded; default: raysl-shards-<uid> in the temporary
+    folder."""
     decode: Literal["cluster", "trainer"] = "cluster"
     """Who decodes stored pictures: Ray tasks on CPUs that the training leaves, or threads of the training processes."""
     decode_cpus: float = Field(0.5, gt=0)
