@@ -253,7 +253,9 @@ class Trainer:
         if self.world.rank == 0:
             storage.remove_unfinished(self.checkpoints)
             found = checkpoint.whole(checkpoint.latest, self.checkpoints)
-            best = checkpoint.whole(checkpoint.best, self.checkpoints)
+            best = checkpoint.best(self.checkpoints)
+            if best != found:  # looked through already
+                best = checkpoint.whole(checkpoint.best, self.checkpoints)
             self._best = best.score if best is not None else None
             step = found.step if found is not None else -1
         step = self._as_rank_0(step)  # a writer of a killed start may still add one while the ranks look

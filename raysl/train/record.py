@@ -1,8 +1,8 @@
 """Which rows each optimizer step read, written by every worker: the proof that none is lost or repeated.
 
 A start of the run writes files of its own, rows/from-<step>-rank-<r>-of-<n>.jsonl, in place of those of an earlier start
-from the same step. A step that was done again after a
-restart counts as its last start did it: the weights of the earlier one were thrown away.
+from the same step. A step that was done again after a restart counts as its last start did it: the weights of the earlier
+one were thrown away.
 """
 
 import json
