@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +29,8 @@ class Labelled:
         return len(self.ids)
 
     def take(self, places: Sequence[int] | npt.NDArray[np.int64]) -> Self:
-        return type(self)(**{name: [column[int(p)] for p in places] for name, column in vars(self).items()})
+        numbers = [int(place) for place in places]
+        return type(self)(**{name: _taken(column, numbers) for name, column in vars(self).items()})
 
     def of_classes(self, classes: Sequence[str]) -> Self:
         """The rows whose label is one of `classes`, in their order."""
@@ -44,11 +45,43 @@ class Documents(Labelled):
     texts: list[str]
 
 
+class StoredPixels(Sequence[Pixels]):
+    """Rows of shards by their numbers, each read, and decoded where pictures were stored, when it is asked for."""
+
+    def __init__(self, rows: PixelRows, numbers: Sequence[int]) -> None:
+        self._rows, self._numbers = rows, numbers
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    @overload
+    def __getitem__(self, place: int) -> Pixels: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> "StoredPixels": ...
+
+    def __getitem__(self, place: int | slice) -> "Pixels | StoredPixels":
+        if isinstance(place, slice):
+            return StoredPixels(self._rows, self._numbers[place])
+        return self._rows.row(self._numbers[place])
+
+    def take(self, places: Sequence[int]) -> Self:
+        return type(self)(self._rows, [self._numbers[place] for place in places])
+
+    def __reduce__(self) -> tuple[type, tuple[list[Pixels]]]:
+        """On another machine the shards may not be there: the rows travel."""
+        return list, (list(self),)
+
+
 @dataclass(frozen=True)
 class Pictures(Labelled):
-    """Rows of images; `pixels` are views into the mapped shards."""
+    """Rows of images."""
 
-    pixels: list[Pixels]
+    pixels: Sequence[Pixels]
+
+
+def _taken(column: Any, places: Sequence[int]) -> Any:
+    return column.take(places) if isinstance(column, StoredPixels) else [column[place] for place in places]
 
 
 def read_split(prepared: Path, split: str) -> Labelled:
@@ -59,7 +92,7 @@ def read_split(prepared: Path, split: str) -> Labelled:
         if not any(folder.glob("shard-*.arrow")):
             return Pictures([], [], [])
         rows = kind(folder)
-        return Pictures(rows.ids, rows.labels, [rows.row(index) for index in range(len(rows))])
+        return Pictures(rows.ids, rows.labels, StoredPixels(rows, range(len(rows))))
     return read_documents(prepared, split)
 
 

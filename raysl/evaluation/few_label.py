@@ -3,7 +3,7 @@
 Plain functions of one process; `suite` spreads the jobs over the cluster.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -128,17 +128,25 @@ def _features(protocol: Protocol, method: str) -> tuple[Any, Any]:
     assert config.evaluate is not None
     if method == FROZEN:
         encoder = models.load_encoder(config.folder / "pretrain")[0].to(protocol.device)
-        chosen = _drawn_places(protocol)
-        rows = np.zeros((len(protocol.pool), encoder.width), np.float32)
-        rows[chosen] = embed(encoder, _rows(config, protocol.pool.take(chosen)))
-        return rows, embed(encoder, protocol.test_rows)
-    if isinstance(protocol.pool, Pictures) and isinstance(protocol.test, Pictures):
-        return baselines.pixels(protocol.pool.pixels), baselines.pixels(protocol.test.pixels)
+        return _of_drawn(protocol, lambda rows: embed(encoder, rows))
+    if isinstance(protocol.pool, Pictures):
+        return _of_drawn(protocol, baselines.pixels)
     assert isinstance(protocol.pool, Documents)
     assert isinstance(protocol.test, Documents)
     unlabelled = labelled.read_documents(config.folder / "prepare", "train").texts
     texts = (unlabelled, protocol.pool.texts, protocol.test.texts)
     return baselines.tfidf(*texts) if method == TFIDF else baselines.lsa(*texts, config.evaluate.lsa_width, config.seed)
+
+
+def _of_drawn(
+    protocol: Protocol, features_of: Callable[[Sequence[Row]], npt.NDArray[np.float32]]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Features of the pool, 0 where no draw has the row, and of the test rows."""
+    chosen = _drawn_places(protocol)
+    drawn = features_of(_rows(protocol.config, protocol.pool.take(chosen)))
+    pool = np.zeros((len(protocol.pool), drawn.shape[1]), np.float32)
+    pool[chosen] = drawn
+    return pool, features_of(protocol.test_rows)
 
 
 def _drawn_places(protocol: Protocol) -> npt.NDArray[np.int64]:

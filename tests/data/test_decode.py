@@ -1,5 +1,7 @@
 """Stored pictures become the pixel shards that prepare would have written."""
 
+import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,8 @@ from raysl.data.decode import EncodedRows, decode_file, write_encoded
 from raysl.data.image_clean import ImageCleaner
 from raysl.data.image_plan import ImagePlanner
 from raysl.data.image_shards import PixelWriter
-from raysl.data.pixels import PixelRows
+from raysl.data.labelled import Pictures, read_split
+from raysl.data.pixels import PixelRows, Pixels
 from raysl.data.shard_facts import shard_facts
 from raysl.data.sources import Images
 from raysl.data.statistics import count
@@ -40,6 +43,26 @@ def test_rows_and_labels_of_stored_pictures(tmp_path: Path) -> None:
     assert (len(rows), rows.labels, rows.form) == (5, ["x", None, "y", "y", "x"], HOW.form)
     assert np.array_equal(rows.row(3), HOW.row(files[3], "d"))
     assert shard_facts(tmp_path / "shard-00000.arrow").said["resize"] == "crop"
+
+
+def test_only_the_pictures_that_are_taken_are_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+
+    def watched(self: EncodedRows, index: int) -> Pixels:
+        read.append(index)
+        row: Pixels = PixelRows.row(self, index)
+        return row
+
+    write_prepared(tmp_path, encoded=True)
+    whole = EncodedRows(tmp_path / "prepare" / "encoded" / "train")
+    monkeypatch.setattr(EncodedRows, "row", watched)
+    chosen = read_split(tmp_path / "prepare", "train").take([9, 2, 5]).take(np.array([2, 1]))
+    assert isinstance(chosen, Pictures)
+    assert (chosen.ids, read) == ([whole.ids[5], whole.ids[2]], [])
+    elsewhere = pickle.loads(pickle.dumps(chosen))
+    assert read == [5, 2]
+    shutil.rmtree(tmp_path)
+    assert np.array_equal(np.stack(elsewhere.pixels), np.stack([PixelRows.row(whole, 5), PixelRows.row(whole, 2)]))
 
 
 def test_a_picture_that_is_damaged_afterwards_is_named(tmp_path: Path) -> None:

@@ -37,3 +37,11 @@ def test_frequencies_count_documents_not_occurrences(tmp_path: Path) -> None:
     write_shards(tmp_path, [[[7, 7, 7], [7, 8]], [[9]]])
     shares = token_frequencies(tmp_path, 10)
     assert shares[[7, 8, 9, 3]] == pytest.approx([2 / 3, 1 / 3, 1 / 3, 1.0])
+
+
+def test_of_many_tokens_a_part_of_each_shard_is_counted(tmp_path: Path) -> None:
+    write_shards(tmp_path, [[[7]] * 500 + [[8]] * 500, [[9]] * 1000])
+    size = sum(path.stat().st_size for path in tmp_path.glob("shard-*.arrow"))
+    shares = token_frequencies(tmp_path, 10, most_tokens=size // 8)  # at 4 bytes a token: half of the documents
+    assert shares[[7, 8, 9]] == pytest.approx([0.5, 0.0, 0.5], abs=0.01)
+    assert token_frequencies(tmp_path, 10)[[7, 8, 9]].tolist() == [0.25, 0.25, 0.5]
