@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, SerializeAsAny, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    SerializeAsAny,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from raysl.catalog import FILTERS, MODELS, OBJECTIVES, SOURCES, TASKS, Catalog
@@ -33,6 +42,18 @@ class Config(BaseModel):
     """Fields that say when work is broken off: their defaults stand for all values in what a stage is made of."""
     how: ClassVar[frozenset[str]] = frozenset()
     """Fields that say how the work is done and not what comes out; a stage is not made again because of them."""
+
+    later: ClassVar[frozenset[str]] = frozenset()
+    """Fields that came when runs had been made: at their defaults they leave no mark, so that those runs are still known."""
+
+    @model_serializer(mode="wrap")
+    def _without_unmarked(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        unmarked = self._unmarked()
+        return {key: value for key, value in handler(self).items() if key not in unmarked}
+
+    def _unmarked(self) -> set[str]:
+        """Keys that are left out where the config is written down."""
+        return {name for name in self.later if getattr(self, name) == type(self).model_fields[name].default}
 
     @model_validator(mode="wrap")
     @classmethod

@@ -2,9 +2,9 @@
 
 import re
 from datetime import UTC, datetime
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from raysl.config import AnyFilter, AnySource, Config
 
@@ -35,6 +35,8 @@ class DeduplicateConfig(Config):
 class TokenizerConfig(Config):
     """A subword vocabulary trained on the train split, or one that is there already."""
 
+    later: ClassVar[frozenset[str]] = frozenset({"path"})
+
     path: str | None = None
     """A tokenizer.json to use instead of training one (for `pretrain.init_from`); the other keys then stay as they are."""
     type: str = Field("bpe", pattern="^(bpe|wordpiece)$")
@@ -53,11 +55,6 @@ class TokenizerConfig(Config):
         if self.path is not None and set_too:
             raise ValueError(f"path takes a tokenizer as it is, so {', '.join(set_too)} would have no effect; leave it out")
         return self
-
-    @model_serializer(mode="wrap")
-    def _leave_out_what_is_off(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A path that is absent leaves no mark, so that runs made before the key existed are still known as done."""
-        return {key: value for key, value in handler(self).items() if value is not None}
 
 
 class SplitConfig(Config):
@@ -187,6 +184,7 @@ class PrepareConfig(Config):
     """Raw data to clean, de-duplicated shards of fixed width."""
 
     how: ClassVar[frozenset[str]] = frozenset({"copy_to"})
+    later: ClassVar[frozenset[str]] = frozenset({"redact", "decontaminate", "images", "behaviour", "copy_to"})
 
     source: AnySource
     """Where the documents come from."""
@@ -233,8 +231,5 @@ class PrepareConfig(Config):
     def _keys_of_others(self) -> set[str]:
         return {key for keys in MODALITY_KEYS.values() for key in keys} - set(MODALITY_KEYS.get(self.source.modality, ()))
 
-    @model_serializer(mode="wrap")
-    def _leave_out_what_is_off(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A section that is absent, or of another modality, leaves no mark: runs made before it existed are still known."""
-        others = self._keys_of_others()
-        return {key: value for key, value in handler(self).items() if value is not None and key not in others}
+    def _unmarked(self) -> set[str]:
+        return super()._unmarked() | self._keys_of_others()

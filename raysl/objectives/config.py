@@ -1,8 +1,8 @@
 """Settings of the pretext tasks."""
 
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field
 
 from raysl.config import PluginConfig
 
@@ -49,6 +49,7 @@ class GptConfig(ObjectiveConfig):
 class ContrastiveTextConfig(ObjectiveConfig):
     """Two spans of one document are the two views (Giorgi et al., 2021; NT-Xent of Chen et al., 2020)."""
 
+    later: ClassVar[frozenset[str]] = frozenset({"views"})
     parts: ClassVar[tuple[str, ...]] = ("contrast", "hidden_words")
     compares_rows: ClassVar[bool] = True
 
@@ -71,8 +72,3 @@ class ContrastiveTextConfig(ObjectiveConfig):
                 f"objective.hidden_words_weight={self.hidden_words_weight} needs a model that sees both sides of a word, "
                 f"got model '{model}'. Choose model bert, or hidden_words_weight=0"
             )
-
-    @model_serializer(mode="wrap")
-    def _leave_out_the_usual(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Two spans leave no mark, so that runs made before there was a choice are still known."""
-        return {key: value for key, value in handler(self).items() if (key, value) != ("views", "spans")}

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, PositiveInt, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from raysl.config import AnyModel, AnyObjective, AnySource, Config
 from raysl.objectives.config import ObjectiveConfig
@@ -148,6 +148,7 @@ class PretrainConfig(Config):
         {"num_workers", "device", "max_failures", "log_every_steps", "tensorboard", "mlflow", "record_rows", "feed"}
     )
     limits: ClassVar[frozenset[str]] = frozenset({"health"})
+    later: ClassVar[frozenset[str]] = frozenset({"window_shards"})
 
     objective: AnyObjective
     """The pretext task."""
@@ -184,7 +185,7 @@ class PretrainConfig(Config):
     evaluate_every_steps: int = Field(200, ge=1)
     """Optimizer steps between two evaluations: held-out loss, kNN probe, embedding spread and rank."""
     max_failures: int = Field(3, ge=0)
-    """Restarts from the last checkpoint after a worker or node dies."""
+    """Restarts from the last checkpoint after a worker or node dies; counted anew where the training has got on since."""
     tensorboard: bool = True
     """Whether the logged numbers also go to <run>/tensorboard."""
     mlflow: str | None = None
@@ -256,11 +257,6 @@ class PretrainConfig(Config):
             other = source.modality if source.modality != "text" else self.objective.modality
             raise ValueError(f"probe.source is for text, not for {other}; leave it out: the labels come from `prepare`")
         return self
-
-    @model_serializer(mode="wrap")
-    def _leave_out_what_is_off(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """One window over all shards leaves no mark, so that runs made before there were windows go on."""
-        return {key: value for key, value in handler(self).items() if (key, value) != ("window_shards", None)}
 
 
 class FinetuneConfig(Config):

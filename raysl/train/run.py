@@ -9,17 +9,19 @@ import threading
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ray
 import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from raysl import cluster, errors, storage
+from raysl import checkpoint, cluster, errors, storage
 from raysl.data import decode_tasks
 from raysl.data.prepared import ENCODED, IN_PROCESS, Prepared
 from raysl.errors import ConfigError, RankError, RayslError, StoreError, TrainingError
 from raysl.run_config import RunConfig
+from raysl.stage import CHECKPOINTS
 from raysl.train import signals
 from raysl.train.config import PretrainConfig
 from raysl.train.own_cluster import OwnClusterTrainer
@@ -74,22 +76,25 @@ def train(config: RunConfig, on_message: Callable[[dict[str, Any]], None]) -> di
     _check_resources(fewest, use_gpu)
     decodings = _decodings(config, use_gpu)
     scratch = config.folder / PRETRAIN / ".ray"
-    trainer = (OwnClusterTrainer if cluster.own() else TorchTrainer)(
-        _worker,
-        train_loop_config={"work": RayJob(TrainJob(config.anchored()), decodings, use_gpu)},
-        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
-        scaling_config=ray.train.ScalingConfig(num_workers=workers if fewest < most else most, use_gpu=use_gpu),
-        run_config=ray.train.RunConfig(
-            name=uuid.uuid4().hex,  # a name of its own: an old one would make Ray resume silently
-            storage_path=str(scratch),
-            failure_config=ray.train.FailureConfig(max_failures=settings.max_failures, controller_failure_limit=10),
-            callbacks=[SaveFirst()],
-            logging_config=ray.train.LoggingConfig(log_level="ERROR"),
-        ),
-    )
+
+    def trainer() -> TorchTrainer:
+        return (OwnClusterTrainer if cluster.own() else TorchTrainer)(
+            _worker,
+            train_loop_config={"work": RayJob(TrainJob(config.anchored()), decodings, use_gpu)},
+            torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
+            scaling_config=ray.train.ScalingConfig(num_workers=workers if fewest < most else most, use_gpu=use_gpu),
+            run_config=ray.train.RunConfig(
+                name=uuid.uuid4().hex,  # a name of its own: an old one would make Ray resume silently
+                storage_path=str(scratch),
+                failure_config=ray.train.FailureConfig(max_failures=settings.max_failures, controller_failure_limit=10),
+                callbacks=[SaveFirst()],
+                logging_config=ray.train.LoggingConfig(log_level="ERROR"),
+            ),
+        )
+
     try:
         with _listening(Followed(config.folder), on_message):
-            result = trainer.fit()
+            result = fit(trainer, config.folder / PRETRAIN / CHECKPOINTS, settings.max_failures > 0)
     except ray.train.TrainingFailedError as error:
         if use_gpu and any(sign in str(error) for sign in NO_CUDA):
             raise ConfigError(
@@ -106,6 +111,23 @@ def train(config: RunConfig, on_message: Callable[[dict[str, Any]], None]) -> di
         kind, message = result.return_value["mistake"]
         raise getattr(errors, kind)(message)
     return dict(result.return_value)
+
+
+def fit(trainer: Callable[[], TorchTrainer], checkpoints: Path, goes_on: bool) -> Any:
+    """Trains to the end; where `goes_on`, once more after each failure of an attempt that has left a newer checkpoint.
+
+    Ray counts the restarts of an attempt from its start: on machines that come and go a long training would use them up,
+    though each one brought it on.
+    """
+    while True:
+        before = checkpoint.latest(checkpoints)
+        try:
+            return trainer().fit()
+        except ray.train.WorkerGroupError as error:
+            newest = checkpoint.latest(checkpoints)
+            if not goes_on or newest is None or newest == before:
+                raise
+            logger.warning("Training goes on from step %d, which is new since the last start: %s", newest.step, error)
 
 
 def _decodings(config: RunConfig, use_gpu: bool) -> tuple[Any, int] | None:

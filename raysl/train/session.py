@@ -22,6 +22,7 @@ from raysl.models.text import TextEncoder
 from raysl.models.vision import ImageFormat
 from raysl.objectives.base import Objective
 from raysl.run_config import RunConfig
+from raysl.stage import CHECKPOINTS
 from raysl.train import start
 from raysl.train.labels import labelled_rows
 from raysl.train.loop import Trainer
@@ -90,7 +91,7 @@ def train_rank(
         labelled = labelled_rows(config, prepared, objective)
     trainer = Trainer(
         objective, rows, held_out, config.training, config.seed, world,
-        checkpoints=config.folder / PRETRAIN / "checkpoints", labelled=labelled,
+        checkpoints=config.folder / PRETRAIN / CHECKPOINTS, labelled=labelled,
     )  # fmt: skip
     if config.training.record_rows:
         trainer.record = RowRecord(config.folder / PRETRAIN / "rows", trainer.step, world.rank, world.size)

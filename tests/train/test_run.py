@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from threading import Thread
 from types import SimpleNamespace
@@ -45,8 +46,8 @@ def weights(config: RunConfig) -> dict[str, torch.Tensor]:
     return load_file(config.folder / "pretrain" / "model.safetensors")
 
 
-def end_a_worker(how: signal.Signals, moment: Path, ended: list[int]) -> None:
-    """Sends a signal to one training process of this cluster, once a file is there."""
+def end_a_worker(how: signal.Signals, moment: Path) -> int:
+    """Sends a signal to one training process of this cluster, once a file is there; its id, 0 where there is none."""
     while not moment.exists():
         time.sleep(0.01)
     for process in Path("/proc").iterdir():
@@ -57,8 +58,8 @@ def end_a_worker(how: signal.Signals, moment: Path, ended: list[int]) -> None:
             and _is_ours(int(process.name))
         ):
             os.kill(int(process.name), how)
-            ended.append(int(process.name))
-            return
+            return int(process.name)
+    return 0
 
 
 def _is_ours(pid: int) -> bool:
@@ -73,12 +74,14 @@ def _is_ours(pid: int) -> bool:
 def test_a_killed_worker_is_restarted_and_the_weights_are_those_of_a_run_in_one_go(
     ray_cluster: Path,
 ) -> None:
-    whole = config_of(ray_cluster / "whole")
+    """Two deaths where one restart is allowed: the first one brought the training on."""
+    whole = config_of(ray_cluster / "whole", max_steps=60)
     pretrain(whole)
-    cut = config_of(ray_cluster / "cut", max_steps=30)
-    starts = starts_of(cut, signal.SIGKILL, cut.folder / "pretrain" / "checkpoints" / "step-000000010")
+    cut = config_of(ray_cluster / "cut", max_steps=60, max_failures=1)
+    checkpoints = cut.folder / "pretrain" / "checkpoints"
+    starts = starts_of(cut, signal.SIGKILL, [checkpoints / "step-000000010", checkpoints / "step-000000040"])
     assert starts[0] == 0
-    assert starts[-1] >= 10, "the second start did not go on from the checkpoint"
+    assert 10 <= starts[1] < 40 <= starts[2], "a start did not go on from the checkpoint"
     first, second = weights(whole), weights(cut)
     assert all(torch.equal(first[name], second[name]) for name in first)
 
@@ -87,20 +90,35 @@ def test_a_worker_that_is_told_to_end_saves_first(ray_cluster: Path) -> None:
     """No checkpoint is due before the end: what the second start goes on from was saved because of SIGTERM."""
     settings = {"max_steps": 600, "evaluate_every_steps": 1000, "checkpoint": {"every_steps": 1000}}
     told = config_of(ray_cluster / "told", **settings)
-    starts = starts_of(told, signal.SIGTERM, told.folder / "metrics.jsonl")
+    starts = starts_of(told, signal.SIGTERM, [told.folder / "metrics.jsonl"])
     assert starts[0] == 0
     assert 0 < starts[-1] < 600
 
 
-def starts_of(config: RunConfig, how: signal.Signals, moment: Path) -> list[int]:
-    """Steps at which the starts of a run began, one of whose workers is ended on the way."""
+def starts_of(config: RunConfig, how: signal.Signals, moments: Sequence[Path]) -> list[int]:
+    """Steps at which the starts of a run began, one of whose workers is ended at each of the moments."""
     ended: list[int] = []
-    Thread(target=end_a_worker, args=(how, moment, ended), daemon=True).start()
+    Thread(target=lambda: ended.extend(end_a_worker(how, moment) for moment in moments), daemon=True).start()
     messages: list[dict[str, Any]] = []
     result = run.train(config, messages.append)
-    assert ended, "no worker was ended"
+    assert len(ended) == len(moments)
+    assert 0 not in ended, "no worker was ended"
     assert result["train_rows"] > 0
     return [message["start"] for message in messages if "start" in message]
+
+
+@pytest.mark.parametrize(("goes_on", "attempts"), [(True, 3), (False, 1)])
+def test_failures_that_bring_the_training_no_further_end_it(tmp_path: Path, goes_on: bool, attempts: int) -> None:
+    done: list[int] = []
+
+    def fit() -> None:
+        done.append(1)
+        (tmp_path / f"step-{min(len(done), 2):09d}").mkdir(exist_ok=True)
+        raise WorkerGroupError("lost", {})
+
+    with pytest.raises(WorkerGroupError):
+        run.fit(lambda: SimpleNamespace(fit=fit), tmp_path, goes_on)
+    assert len(done) == attempts
 
 
 def test_paths_in_the_yaml_are_those_of_the_command_on_workers_too(

@@ -1,10 +1,10 @@
 """Documents in files: text, tables and web pages, plain, gzip or zstd; one path, a folder or a glob."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import pyarrow.parquet as pq
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field
 
 from raysl.config import PluginConfig
 from raysl.data.sources import readers, stores
@@ -19,6 +19,8 @@ COMPRESSED_TEXT_RATIO = 3
 class FilesConfig(PluginConfig):
     """Documents in files."""
 
+    later: ClassVar[frozenset[str]] = frozenset({"title_column"})
+
     type: str = "files"
     path: str
     """A file, a folder (read with all below it) or a glob; on this machine, or s3://bucket/..., gs://bucket/..."""
@@ -32,11 +34,6 @@ class FilesConfig(PluginConfig):
     """Column or key that holds the id; without it an id is made of the file's name and the row's place."""
     txt_unit: str = Field("file", pattern="^(file|paragraph|line)$")
     """What one document is in a .txt file: all of it, a paragraph, or a line."""
-
-    @model_serializer(mode="wrap")
-    def _leave_out_what_is_off(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without a title column there is no mark of it, so that runs made before the key existed are still known."""
-        return {key: value for key, value in handler(self).items() if (key, value) != ("title_column", None)}
 
 
 class StoredFiles(Source):
