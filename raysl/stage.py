@@ -189,7 +189,9 @@ class Stage:
         return {**config, **changed}
 
     def finish(self, counts: Mapping[str, Any], metrics: Mapping[str, Any], files: Mapping[str, str]) -> Manifest:
-        """Commits the stage: from here on it is done."""
+        """Commits the stage: from here on it is done, also where the machine stops next."""
+        for name in files:
+            storage.sync(self.folder / name)
         manifest = Manifest(
             stage=self.name, fingerprint=self.fingerprint, config=dict(self.config), inputs=dict(self.inputs),
             files=dict(files), counts=dict(counts), metrics=dict(metrics),

@@ -71,6 +71,7 @@ def test_a_refused_start_leaves_the_config_of_the_unfinished_training(tmp_path: 
 
 def test_a_training_on_other_shards_is_not_removed_when_the_setting_is_left_out(tmp_path: Path) -> None:
     config, big = make_run(tmp_path / "run"), make_run(tmp_path / "big", seed=1)
+    (big.folder / "prepare" / "more").touch()
     Stage(big.folder, "prepare", {}, {}).finish({}, {}, {"more": "rows"})
     fed = changed(config, feed={"shards": str(big.folder / "prepare")})
     (config.folder / "pretrain" / "manifest.json").unlink()
