@@ -85,19 +85,23 @@ def _taken(column: Any, places: Sequence[int]) -> Any:
 
 
 def read_split(prepared: Path, split: str) -> Labelled:
-    """Kept rows of one split, documents or pictures, in their order. DataError where the folder holds none of any split."""
+    """Kept rows of one split that have a label, documents or pictures, in their order; few of many take little memory.
+
+    DataError where the folder holds no rows of any split.
+    """
     encoded, pixels = prepared / ENCODED / split, prepared / PIXELS / split
     if encoded.parent.is_dir() or pixels.parent.is_dir():
         folder, kind = (encoded, EncodedRows) if encoded.parent.is_dir() else (pixels, PixelRows)
         if not any(folder.glob("shard-*.arrow")):
             return Pictures([], [], [])
         rows = kind(folder)
-        return Pictures(rows.ids, rows.labels, StoredPixels(rows, range(len(rows))))
-    return read_documents(prepared, split)
+        pictures = Pictures(rows.ids, rows.labels, StoredPixels(rows, range(len(rows))))
+        return pictures.take([place for place, label in enumerate(pictures.labels) if label is not None])
+    return read_documents(prepared, split, with_label=True)
 
 
-def read_documents(prepared: Path, split: str) -> Documents:
-    """Kept documents of one split in their order. DataError where the folder holds none."""
+def read_documents(prepared: Path, split: str, with_label: bool = False) -> Documents:
+    """Kept documents of one split in their order, all or those `with_label`. DataError where the folder holds none."""
     paths = sorted((prepared / "documents").glob("part-*.parquet"))
     if not paths:
         raise DataError(f"No documents in {prepared / 'documents'}. Run `raysl prepare` first.")
@@ -105,6 +109,8 @@ def read_documents(prepared: Path, split: str) -> Documents:
     for path in paths:
         table = pq.read_table(path, columns=[schema.ID, schema.TEXT, schema.LABEL, schema.SPLIT])
         table = table.filter(pc.equal(table[schema.SPLIT], split))
+        if with_label:
+            table = table.filter(pc.is_valid(table[schema.LABEL]))
         ids += table[schema.ID].to_pylist()
         texts += table[schema.TEXT].to_pylist()
         labels += table[schema.LABEL].to_pylist()

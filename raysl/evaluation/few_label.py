@@ -45,7 +45,7 @@ class Protocol:
     """Where networks run."""
 
     @cached_property
-    def test_rows(self) -> list[Row]:
+    def test_rows(self) -> Sequence[Row]:
         return _rows(self.config, self.test)
 
     def draw(self, per_class: int, number: int) -> npt.NDArray[np.int64]:
@@ -176,5 +176,5 @@ def _finetuned(protocol: Protocol, method: str, per_class: int, number: int) -> 
     return protocol.score(method, per_class, number, np.asarray(predicted, np.int64))
 
 
-def _rows(config: RunConfig, rows: Labelled) -> list[Row]:
+def _rows(config: RunConfig, rows: Labelled) -> Sequence[Row]:
     return rows_of(rows, config.folder / "prepare", (config.finetune or FinetuneConfig()).max_tokens)

@@ -24,18 +24,38 @@ Batch = dict[str, Tensor]
 RowKind = Literal["packed", "documents", "titled", "pixels"]
 
 
+WORTH_A_STEP = 1000
+"""Random numbers that are drawn in the time of one step over them."""
+
+
 @dataclass(frozen=True)
 class Uniform:
     """Random numbers of a rank's rows: uniform(k) -> (rows, k) in [0, 1), the same for a row on any number of workers."""
 
     generator: np.random.Generator
+    """Of the bit generator PCG64, one of whose steps is one number."""
     num_rows: int
     """Of the global batch."""
     places: npt.NDArray[np.int64]
-    """Of the rank's rows in it."""
+    """Of the rank's rows in it, rising."""
 
     def __call__(self, count: int) -> npt.NDArray[np.float64]:
-        return self.generator.random((self.num_rows, count))[self.places]
+        """Many numbers of rows of other ranks are stepped over: drawn by each rank, they would cost more than its work."""
+        if (self.num_rows - len(self.places)) * count < WORTH_A_STEP * len(self.places):
+            return self.generator.random((self.num_rows, count))[self.places]
+        numbers = np.empty((len(self.places), count))
+        done, at = 0, 0
+        for run in np.split(self.places, np.flatnonzero(np.diff(self.places) > 1) + 1):
+            if len(run):
+                self._pass_over((int(run[0]) - at) * count)
+                self.generator.random(out=numbers[done : done + len(run)])
+                done, at = done + len(run), int(run[-1]) + 1
+        self._pass_over((self.num_rows - at) * count)
+        return numbers
+
+    def _pass_over(self, count: int) -> None:
+        assert isinstance(self.generator.bit_generator, np.random.PCG64)
+        self.generator.bit_generator.advance(count)
 
     def together(self) -> Batch:
         """A tensor without memory, as long as the global batch: a number that a GPU need not be asked for."""

@@ -20,6 +20,8 @@ from raysl.objectives.base import pad
 
 EVALUATION_TOKENS = 8192
 """Tokens of one batch when nothing is trained; batches are of like length, so little is padding."""
+KEPT_BYTES = 2**30
+"""Pixels that are kept in memory."""
 EVALUATION_IMAGES = 256
 """Images of one batch when nothing is trained."""
 
@@ -30,10 +32,11 @@ def tokenize(tokenizer_path: Path, texts: Sequence[str], max_tokens: int) -> lis
     return [np.array([*encoding.ids[: max_tokens - 1], SEP], np.int32) for encoding in encodings]
 
 
-def rows_of(labelled: Labelled, prepared: Path, max_tokens: int) -> list[Row]:
-    """Tokens of documents, or pixels of pictures."""
+def rows_of(labelled: Labelled, prepared: Path, max_tokens: int) -> Sequence[Row]:
+    """Tokens of documents, or pixels of pictures: decoded once, or, where they are many, each time one is read."""
     if isinstance(labelled, Pictures):
-        return list(labelled.pixels)
+        pixels = labelled.pixels
+        return list(pixels) if sum(row.nbytes for row in pixels[:1]) * len(pixels) <= KEPT_BYTES else pixels
     assert isinstance(labelled, Documents)
     return list(tokenize(prepared / "tokenizer.json", labelled.texts, max_tokens))
 

@@ -19,6 +19,7 @@ from raysl.data.shard_facts import shard_facts
 from raysl.data.sources import Images
 from raysl.data.statistics import count
 from raysl.errors import DataError
+from raysl.train import inputs
 from tests.picture_shards import HOW, pictures, write_prepared
 
 
@@ -58,7 +59,11 @@ def test_only_the_pictures_that_are_taken_are_decoded(tmp_path: Path, monkeypatc
     monkeypatch.setattr(EncodedRows, "row", watched)
     chosen = read_split(tmp_path / "prepare", "train").take([9, 2, 5]).take(np.array([2, 1]))
     assert isinstance(chosen, Pictures)
-    assert (chosen.ids, read) == ([whole.ids[5], whole.ids[2]], [])
+    monkeypatch.setattr(inputs, "KEPT_BYTES", 1000)
+    rows = inputs.rows_of(chosen, tmp_path, 0)
+    assert (chosen.ids, len(rows)) == ([whole.ids[5], whole.ids[2]], 2)
+    assert read == [5]  # how large a row is
+    read.clear()
     elsewhere = pickle.loads(pickle.dumps(chosen))
     assert read == [5, 2]
     shutil.rmtree(tmp_path)

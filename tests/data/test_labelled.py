@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from raysl import schema
-from raysl.data.labelled import Documents, class_numbers, draw_per_class, largest_classes, read_documents
+from raysl.data.labelled import Documents, class_numbers, draw_per_class, largest_classes, read_documents, read_split
 from raysl.errors import DataError
 
 
@@ -43,6 +43,7 @@ def test_a_split_is_read_in_order_over_all_parts(tmp_path: Path) -> None:
         table = pa.table([ids, ids, [None, "a"], [0, 1], splits], schema=schema.DOCUMENT)
         pq.write_table(table, tmp_path / "documents" / f"part-{part:05d}.parquet")
     assert read_documents(tmp_path, "test") == Documents(["01", "10"], ["a", None], ["01", "10"])
+    assert read_split(tmp_path, "test") == Documents(["01"], ["a"], ["01"])
 
 
 def test_a_folder_without_documents_names_the_command(tmp_path: Path) -> None:

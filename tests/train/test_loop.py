@@ -329,6 +329,17 @@ def test_views_and_masks_differ_between_ranks_epochs_and_rows(shards: Path) -> N
     assert len(np.unique(numbers)) == numbers.size
 
 
+@pytest.mark.parametrize(("world_size", "count"), [(1, 3), (2, 3), (4, 2000)])
+def test_random_numbers_of_a_row_are_the_same_on_any_number_of_workers(world_size: int, count: int) -> None:
+    """Few that are not a rank's are drawn and left, many are stepped over."""
+    whole = uniform_for(3, 1, 9, np.arange(9))
+    expected = [whole(count), whole(2)]
+    for rank in range(world_size):
+        for places in (*np.array_split(np.arange(rank, 9, world_size), 2), np.array([rank, 7, 8])):
+            own = uniform_for(3, 1, 9, places)
+            assert all(np.array_equal(own(numbers.shape[1]), numbers[places]) for numbers in expected)
+
+
 def _stop_at(step: int):
     def report(metrics: dict[str, float]) -> None:
         if metrics["step"] == step:
