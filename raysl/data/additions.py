@@ -39,14 +39,19 @@ def read_source(source: PluginConfig, partition_mb: float) -> tuple[pa.Table, di
     return pa.concat_tables([RAW_DOCUMENT.empty_table(), *tables]), bad.counts()
 
 
+def as_prepared(texts: pa.ChunkedArray, config: PrepareConfig) -> pa.Array:
+    """Texts in the form in which `prepare` keeps them."""
+    normal = normalize_column(texts)
+    return normal if config.redact is None else redact_column(normal, config.redact)[0]
+
+
 def prepare_additions(rows: pa.Table, known: pa.Table, index_folder: Path, config: PrepareConfig) -> Additions:
     """Keeps the rows that have a label, pass the filters and are near no kept document.
 
     Kept documents are those of the index and the rows of `known`, which were added since. Ids of `rows` are unique.
     """
     rows = rows.select([ID, TEXT, LABEL]).cast(RAW_DOCUMENT)
-    texts = normalize_column(rows[TEXT])
-    rows = rows.set_column(1, TEXT, texts if config.redact is None else redact_column(texts, config.redact)[0])
+    rows = rows.set_column(1, TEXT, as_prepared(rows[TEXT], config))
     named = np.array([bool(label) for label in rows[LABEL].to_pylist()], np.bool_)
     filled = np.array([bool(text) for text in rows[TEXT].to_pylist()], np.bool_)
     dropped = Counter({EMPTY: int((~filled).sum()), NO_LABEL: int((filled & ~named).sum())})

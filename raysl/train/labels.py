@@ -31,11 +31,11 @@ def labelled_rows(config: RunConfig, prepared: Prepared, objective: Objective) -
 
 
 def _of_source(config: RunConfig, source: PluginConfig, prepared: Prepared, objective: Objective) -> LabelledRows:
-    from raysl.data.additions import read_source
+    from raysl.data.additions import as_prepared, read_source
 
     table, _ = read_source(source, config.prepare.partition_mb)
     tokenizer = prepared.file(TOKENIZER)
-    texts, labels = table["text"].to_pylist(), table["label"].to_pylist()
+    texts, labels = as_prepared(table["text"], config.prepare).to_pylist(), table["label"].to_pylist()
     settings = config.training.probe
     assert settings is not None
     found = choose(texts, labels, settings.max_rows)

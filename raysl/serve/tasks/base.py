@@ -21,17 +21,35 @@ MAX_TEXT_CHARS = "max_text_chars"
 """Key of the validation context that holds serve.max_text_chars."""
 
 
+END = "."
+"""Stands behind a beginning while it is normalized, so that blanks at its end stay."""
+
+
 def _check_text(text: str, info: ValidationInfo) -> str:
-    if not text or text.isspace():
-        raise PydanticCustomError("blank_text", "must not be empty or blank")
+    """In the form that `prepare` gives every text: line ends, tabs and odd blanks make other tokens."""
+    return _checked(text, info, "")
+
+
+def _check_beginning(text: str, info: ValidationInfo) -> str:
+    return _checked(text, info, END).removesuffix(END)
+
+
+def _checked(text: str, info: ValidationInfo, end: str) -> str:
+    from raysl.data.text import normalize
+
     limit = (info.context or {}).get(MAX_TEXT_CHARS)
     if limit is not None and len(text) > limit:
         raise PydanticCustomError("long_text", "has more characters than the {limit} allowed", {"limit": limit})
-    return text
+    normal = normalize(text + end)
+    if normal == end:
+        raise PydanticCustomError("blank_text", "must not be empty or blank")
+    return normal
 
 
 Text = Annotated[str, AfterValidator(_check_text)]
 """A text that is not blank and not longer than serve.max_text_chars."""
+Beginning = Annotated[str, AfterValidator(_check_beginning)]
+"""The same for a text that goes on: a line end or a blank that it ends with counts."""
 
 
 class Request(BaseModel):

@@ -22,11 +22,13 @@ class GenerateConfig(PluginConfig):
     type: str = "generate"
 
 
-class GenerateRequest(base.TextRequest):
+class GenerateRequest(base.Request):
     """The beginning of a text and how to go on."""
 
+    text: base.Beginning
+    """The text; of a long one the end is read, at least half of the model's context."""
     max_tokens: int = Field(64, ge=1, le=MAX_NEW_TOKENS)
-    """Tokens to add at most; the context of the model is a limit too, and the text's end is read where it is longer."""
+    """Tokens to add at most; with the text they fit the context of the model."""
     temperature: float = Field(0.8, ge=0, le=10)
     """0 takes the most probable token each time; 1 draws as the model says."""
     top_k: int = Field(50, ge=0)
@@ -63,9 +65,8 @@ class Generate(base.Task):
 
     def _continue(self, request: GenerateRequest) -> GenerateResponse:
         context = self.session.context_length
-        num_new = min(request.max_tokens, context - 1)
-        prompt = self.session.last_ids(request.text, context - num_new)
-        new = self._ids(prompt, num_new, request)
+        prompt = self.session.last_ids(request.text, context - min(request.max_tokens, context // 2))
+        new = self._ids(prompt, min(request.max_tokens, context - len(prompt)), request)
         return GenerateResponse(text=self.session.decode(new), num_tokens=len(new))
 
     def _ids(self, prompt: list[int], num_new: int, request: GenerateRequest) -> list[int]:

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 from tiny_bundle import CLASSES, make_bundle
 
+from raysl.data.text import normalize
 from raysl.errors import BundleError
 from raysl.serve.session import BundleSession
 from raysl.serve.tasks.base import TextRequest
@@ -59,6 +61,19 @@ def test_search_ranks_documents_by_meaning(session: BundleSession) -> None:
     assert (tool.documents[0].id, tool.documents[0].snippet) == ("b", "hammer sa")
 
 
+def test_texts_come_to_the_model_as_prepare_writes_them() -> None:
+    """Windows line ends, tabs and odd blanks are other tokens than those it was trained on."""
+    typed = "\ufeffdef f():\r\n\treturn\u00a01  \r\n"
+    assert TextRequest(text=typed).text == normalize(typed) == "def f():\n    return 1"
+    assert GenerateRequest(text=typed).text == "def f():\n    return 1\n"
+    assert GenerateRequest(text="Return the ").text == "Return the "
+    assert GenerateRequest(text=".").text == "."
+    for blank in ("\u200b\n", " \u3000"):
+        for kind in (TextRequest, GenerateRequest):
+            with pytest.raises(ValidationError, match="blank"):
+                kind(text=blank)
+
+
 def test_generate_counts_on_until_the_end_of_the_document(session: BundleSession) -> None:
     task = Generate(session, GenerateConfig())
     (response,) = task.predict([GenerateRequest(text="apple", temperature=0, max_tokens=12)])
@@ -71,16 +86,18 @@ def test_generate_adds_no_more_tokens_than_asked_for(session: BundleSession) -> 
     assert response.text == "banana cherry"
 
 
-def test_generate_reads_the_end_of_a_text_longer_than_its_context(session: BundleSession) -> None:
+def test_generate_reads_the_end_of_a_text_longer_than_its_context(tmp_path: Path) -> None:
+    session = BundleSession.open(make_bundle(tmp_path / "bundle", context_length=12))
     request = GenerateRequest(text="cat " * 500 + "apple", temperature=0, max_tokens=15)
     assert Generate(session, GenerateConfig()).predict([request])[0].text.startswith("banana")
 
 
 def test_generate_stays_within_the_context_where_longer_texts_are_read(tmp_path: Path) -> None:
     session = BundleSession.open(make_bundle(tmp_path / "bundle", context_length=6))
-    for text in ("apple", "cat " * 500 + "apple"):
+    longest = {"apple": "banana cherry hammer saw drill", "cat " * 500 + "apple": "banana cherry hammer"}  # five; three
+    for text, expected in longest.items():
         (response,) = Generate(session, GenerateConfig()).predict([GenerateRequest(text=text, temperature=0, max_tokens=12)])
-        assert response.text == "banana cherry hammer saw drill"  # the prompt's last token and five
+        assert response.text == expected
     assert session.tokenize(["apple " * 500]).shape == (1, session.max_tokens)
 
 
