@@ -243,7 +243,7 @@ def _ingredients(config: RunConfig, production: Bundle, classifier: Path, added:
     return Ingredients(
         encoder=config.folder / "pretrain", classifier=classifier, tokenizer=production.path(TOKENIZER),
         held_out=pa.concat_tables([_lacking(reference, _held_out(added)), reference]), documents=documents,
-        previous=production,
+        redact=config.prepare.redact, previous=production,
     )  # fmt: skip
 
 

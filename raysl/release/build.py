@@ -11,6 +11,7 @@ from torch import nn
 
 import raysl
 from raysl import schema
+from raysl.data.config import RedactConfig
 from raysl.errors import StageError
 from raysl.models.load import load_classifier, load_encoder
 from raysl.models.text import Gpt, TextEncoder
@@ -39,6 +40,8 @@ class Ingredients:
     """Rows (id, text, label) the models have not seen: parity and the monitor's window."""
     documents: pa.Table | None
     """Rows (id, text, label) to search in; None leaves search out."""
+    redact: RedactConfig | None = None
+    """What `prepare` replaced in every text; a service does the same."""
     previous: Bundle | None = None
     """A bundle of the same encoder whose documents come first in `documents`: its exports and embeddings are taken over."""
 
@@ -65,6 +68,7 @@ def build_bundle(folder: Path, parts: Ingredients, config: ReleaseConfig) -> Bun
         {
             **found, "classes": classes, "max_tokens": config.max_tokens, "width": encoder.width,
             "context_length": encoder.config.context_length, "objective": description.get("objective"),
+            **({} if parts.redact is None else {"redact": parts.redact.model_dump(mode="json")}),
             "parity": {name: asdict(result) for name, result in parity.items()}, "versions": versions(),
         },
     )  # fmt: skip

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from raysl import storage
+from raysl.data.config import RedactConfig
 from raysl.errors import BundleError, DataError
 
 BUNDLE = "bundle.json"
@@ -56,6 +57,12 @@ class Bundle:
     def width(self) -> int:
         """Width of an embedding."""
         return int(self.manifest["width"])
+
+    @property
+    def redact(self) -> RedactConfig | None:
+        """What `prepare` replaced in every text."""
+        said = self.manifest.get("redact")
+        return None if said is None else RedactConfig.model_validate(said)
 
     @property
     def content_hash(self) -> str:

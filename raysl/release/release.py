@@ -67,6 +67,7 @@ def _ingredients(config: RunConfig) -> Ingredients:
         tokenizer=run / "prepare" / TOKENIZER,
         held_out=draw_split(documents, schema.VALIDATION, wanted.reference_rows, config.seed),
         documents=first_documents(documents, wanted.search_documents) if wanted.search_documents else None,
+        redact=config.prepare.redact,
     )
 
 

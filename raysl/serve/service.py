@@ -16,7 +16,7 @@ from raysl.serve.batcher import Batched, Batcher
 from raysl.serve.body import HttpError, parse
 from raysl.serve.config import ServeConfig
 from raysl.serve.session import BundleSession
-from raysl.serve.tasks.base import MAX_TEXT_CHARS, Request, Response, Task, Text
+from raysl.serve.tasks.base import MAX_TEXT_CHARS, REDACT, Request, Response, Task, Text
 
 MAX_LABEL_CHARS = 200
 HANGING_FACTOR = 3
@@ -74,7 +74,7 @@ class Service:
         self.session = BundleSession.open(settings.bundle_folder)
         self.tasks = load_tasks(self.session, self.config)
         self._batchers = {name: self._batcher(task) for name, task in self.tasks.items()}
-        self._context = {MAX_TEXT_CHARS: self.config.max_text_chars}
+        self._context = {MAX_TEXT_CHARS: self.config.max_text_chars, REDACT: self.session.bundle.redact}
         self.recorder = _recorder(settings, writer)
 
     def _batcher(self, task: Task) -> Batcher:

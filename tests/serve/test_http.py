@@ -4,11 +4,13 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from conftest import listening, with_config
 from raw_http import content, get, headers_of, post, request, send, status
-from tiny_bundle import CLASSES
+from tiny_bundle import CLASSES, make_bundle
 
 from raysl.monitor.recorder import read_records
 from raysl.serve.config import RecordConfig
@@ -29,6 +31,19 @@ def test_every_task_answers_at_its_address(port: int) -> None:
     assert len(post(port, "/v1/embed", {"text": "saw"})[1]["embedding"]) == 4
     assert post(port, "/v1/search", {"text": "saw", "limit": 1})[1]["documents"][0]["id"] == "b"
     assert post(port, "/v1/generate", {"text": "cat", "temperature": 0, "max_tokens": 1})[1]["text"] == "dog"
+
+
+def test_what_prepare_replaced_is_neither_read_nor_recorded(settings: Settings, tmp_path: Path) -> None:
+    folder = make_bundle(tmp_path / "redacting", redact={"kinds": ["email"]})
+    with listening(replace(with_config(settings, record=RecordConfig()), bundle_folder=folder)) as service:
+        answers = [
+            post(service.config.port, "/v1/embed", {"text": text})[1]["embedding"]
+            for text in ("apple a.b@example.org", "apple [EMAIL]", "apple saw")
+        ]
+        service.recorder.flush()  # type: ignore[union-attr]
+    assert answers[0] == answers[1] != answers[2]
+    texts = read_records(settings.run_folder)["text"].to_pylist()
+    assert texts == ["apple [EMAIL]", "apple [EMAIL]", "apple saw"]
 
 
 def test_info_says_what_is_served(port: int) -> None:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:  # the driver reads configs without onnxruntime
 
 MAX_TEXT_CHARS = "max_text_chars"
 """Key of the validation context that holds serve.max_text_chars."""
+REDACT = "redact"
+"""Key of the validation context that holds the bundle's RedactConfig, if any."""
 
 
 END = "."
@@ -26,7 +28,10 @@ END = "."
 
 
 def _check_text(text: str, info: ValidationInfo) -> str:
-    """In the form that `prepare` gives every text: line ends, tabs and odd blanks make other tokens."""
+    """In the form that `prepare` gives every text: line ends, tabs and odd blanks make other tokens.
+
+    Personal data is neither read nor recorded where the model was trained without it.
+    """
     return _checked(text, info, "")
 
 
@@ -35,15 +40,17 @@ def _check_beginning(text: str, info: ValidationInfo) -> str:
 
 
 def _checked(text: str, info: ValidationInfo, end: str) -> str:
+    from raysl.data.redact import redact
     from raysl.data.text import normalize
 
-    limit = (info.context or {}).get(MAX_TEXT_CHARS)
+    context = info.context or {}
+    limit, without = context.get(MAX_TEXT_CHARS), context.get(REDACT)
     if limit is not None and len(text) > limit:
         raise PydanticCustomError("long_text", "has more characters than the {limit} allowed", {"limit": limit})
     normal = normalize(text + end)
     if normal == end:
         raise PydanticCustomError("blank_text", "must not be empty or blank")
-    return normal
+    return normal if without is None else redact(normal, without)
 
 
 Text = Annotated[str, AfterValidator(_check_text)]
