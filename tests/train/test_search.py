@@ -54,6 +54,12 @@ def test_each_trial_has_a_folder_and_its_values(smallest_yaml: Path) -> None:
     assert [trial.config.folder for trial in planned] == [config.folder / "tune" / f"trial-{n:03d}" for n in range(2)]
 
 
+def test_each_trial_has_the_sizes_of_its_preset(smallest_yaml: Path) -> None:
+    smallest_yaml.write_text(smallest_yaml.read_text().replace("width: 16", "preset: bert-tiny"), encoding="utf-8")
+    config = config_of(smallest_yaml, search={"pretrain.model.preset": {"grid": ["bert-tiny", "bert-mini", "bert-base"]}})
+    assert [vars(trial.config.training.model)["width"] for trial in trials(config, config.tune)] == [128, 256, 768]
+
+
 @pytest.mark.parametrize(
     ("search", "message"),
     [
