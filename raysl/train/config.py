@@ -62,7 +62,7 @@ class CheckpointConfig(Config):
     best_by: Literal["held_out_loss", "knn_accuracy"] = "held_out_loss"
     """What makes a checkpoint the best one."""
     save_model: Literal["last", "best"] = "last"
-    """Whose weights the stage ends with."""
+    """Whose weights the stage ends with; it reports the metrics of these."""
 
 
 class ProbeConfig(Config):
