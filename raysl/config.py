@@ -5,6 +5,7 @@ A config class is a pydantic model; its field docstrings, with units, are its do
 
 import difflib
 from collections.abc import Hashable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self, TypeVar
@@ -164,16 +165,34 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 
 def apply_overrides(data: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """Returns `data` with each `dotted.key=value` set; values are read as YAML, list places as numbers."""
-    for override in overrides:
-        key, equals, value = override.partition("=")
-        if not equals or not key:
+    """Returns `data` with each `dotted.key=value` set; values are read as YAML, list places as numbers.
+
+    A new `preset` fills the keys that the old one filled, which a config that was written down holds one by one.
+    """
+    pairs = [override.partition("=")[::2] for override in overrides]
+    for key, _ in pairs:
+        if key.endswith(".preset"):
+            _forget_preset(data, key.split(".")[:-1])
+    for override, (key, value) in zip(overrides, pairs, strict=True):
+        if "=" not in override or not key:
             raise ConfigError(f"'{override}' is no override. Write key=value, for example pretrain.max_steps=100.")
         try:
             _set(data, key.split("."), yaml.safe_load(value), override)
         except yaml.YAMLError as error:
             raise ConfigError(f"'{override}': the value is not valid YAML. Quote it.") from error
     return data
+
+
+def _forget_preset(data: Any, keys: Sequence[str]) -> None:
+    """Takes what its preset says out of the model section at `keys`; keys with other values stay."""
+    for key in keys:
+        data = data.get(key) if isinstance(data, dict) else None
+    if not isinstance(data, dict) or not isinstance(data.get("type"), str):
+        return
+    with suppress(CatalogError):  # told when the config is validated
+        sizes = getattr(MODELS.config(data["type"]), "PRESETS", {}).get(str(data.get("preset")), {})
+        for name in [name for name, size in sizes.items() if data.get(name) == size]:
+            del data[name]
 
 
 def _set(data: Any, keys: list[str], value: Any, override: str) -> None:

@@ -95,10 +95,18 @@ class RunConfig(Config):
         """Shards that lie elsewhere have a size of their own, which is known when they are opened."""
         if self.pretrain is None or self.pretrain.feed.shards or not isinstance(self.pretrain.model, VitConfig):
             return self
-        size, patch = (self.prepare.images or ImagesConfig()).size, self.pretrain.model.patch_size
+        images, objective = self.prepare.images or ImagesConfig(), self.pretrain.objective
+        size, patch = images.size, self.pretrain.model.patch_size
         if size % patch:
             raise ValueError(f"pretrain.model.patch_size must divide prepare.images.size={size}, got {patch}")
-        if size == patch and isinstance(self.pretrain.objective, MaeConfig):
+        if not isinstance(objective, MaeConfig):
+            return self
+        if patch**2 * images.channels == 1 and objective.normalize_target:
+            raise ValueError(
+                "objective 'mae' predicts a patch up to its own mean and deviation, and one grey pixel has none: use "
+                "pretrain.objective.normalize_target=false, or a pretrain.model.patch_size above 1"
+            )
+        if size == patch:
             raise ValueError(
                 f"objective 'mae' hides some patches of an image and shows the others: pretrain.model.patch_size must be "
                 f"smaller than prepare.images.size={size}, got {patch}"

@@ -130,6 +130,15 @@ def test_overrides_reach_every_depth(smallest_yaml: Path) -> None:
     assert config.serve.tasks[0].type == "embed"
 
 
+def test_a_new_preset_fills_what_the_old_one_filled(smallest_yaml: Path, tmp_path: Path) -> None:
+    given = ["pretrain.model={type: bert, preset: bert-tiny, context_length: 64}"]
+    (tmp_path / "again.yaml").write_text(base.dump(run_config.load(smallest_yaml, given)), encoding="utf-8")
+    new = "pretrain.model.preset=bert-base"
+    for overrides, layers in (([new], 12), (["pretrain.model.num_layers=2", new], 2)):  # the 2 is said here, so it stays
+        model = vars(run_config.load(tmp_path / "again.yaml", overrides).training.model)
+        assert (model["width"], model["num_layers"], model["context_length"]) == (768, layers, 64)
+
+
 def test_config_cannot_change(smallest_yaml: Path) -> None:
     config = run_config.load(smallest_yaml)
     with pytest.raises(ValueError, match="frozen"):

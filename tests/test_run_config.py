@@ -58,6 +58,8 @@ def test_a_model_outside_the_catalog_is_looked_at_when_it_is_built() -> None:
         ("mae", "pretrain.model.patch_size=16", "pretrain.model.patch_size must divide prepare.images.size=8, got 16."),
         ("mae", "pretrain.model.patch_size=8", "objective 'mae' hides some patches of an image and shows the others: "
          "pretrain.model.patch_size must be smaller than prepare.images.size=8, got 8."),
+        ("mae", "pretrain.model.patch_size=1", "objective 'mae' predicts a patch up to its own mean and deviation, and one "
+         "grey pixel has none: use pretrain.objective.normalize_target=false, or a pretrain.model.patch_size above 1."),
         ("simclr", "pretrain.probe.source={type: files, path: x.jsonl}",
          "pretrain: probe.source is for text, not for images; leave it out: the labels come from `prepare`."),
         ("bert", "pretrain.probe.source=digits",
@@ -66,6 +68,10 @@ def test_a_model_outside_the_catalog_is_looked_at_when_it_is_built() -> None:
 )  # fmt: skip
 def test_what_cannot_work_is_told_at_once(name: str, override: str, line: str) -> None:
     assert refused(name, override) == line
+
+
+def test_a_grey_pixel_is_predicted_as_it_is() -> None:
+    run_config.load(SMOKE / "mae.yaml", ["pretrain.model.patch_size=1", "pretrain.objective.normalize_target=false"])
 
 
 def test_contrast_needs_two_rows() -> None:

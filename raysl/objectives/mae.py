@@ -42,6 +42,11 @@ class Mae(ImageObjective):
                 f"pretrain.objective 'mae' hides some patches of an image and shows the others, but "
                 f"pretrain.model.patch_size={encoder.config.patch_size} makes one patch of an image. Choose a smaller one."
             )
+        if encoder.patches.in_features == 1 and config.normalize_target:
+            raise ConfigError(
+                "pretrain.objective 'mae' predicts a patch up to its own mean and deviation, and one grey pixel has none. "
+                "Use pretrain.objective.normalize_target=false, or a pretrain.model.patch_size above 1."
+            )
         self.num_hidden = min(max(round(self.num_patches * config.mask_ratio), 1), self.num_patches - 1)
         self.decoder = Decoder(config, encoder)
 

@@ -81,7 +81,7 @@ def finetune_classifier(
     with torch.no_grad():
         classifier.head.weight.copy_(torch.from_numpy(weight))
         classifier.head.bias.copy_(torch.from_numpy(bias))
-    steps_per_epoch = -(-len(rows) // config.batch_size)
+    steps_per_epoch = _num_batches(classifier, len(rows), config.batch_size)
     schedule = OptimizerConfig(learning_rate=config.learning_rate, weight_decay=config.weight_decay, warmup_share=0.1)
     optimizer = adamw(classifier, schedule)
     generator, step = np.random.default_rng((seed, 2)), 0
@@ -98,6 +98,14 @@ def finetune_classifier(
             step += 1
         on_epoch(epoch, total / len(rows))
     return classifier.eval()
+
+
+def _num_batches(model: nn.Module, num_rows: int, batch_size: int) -> int:
+    """Of a pass. BatchNorm has no deviation of a single row, so it gets two at least, where there are two."""
+    number = -(-num_rows // batch_size)
+    if any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in model.modules()):
+        return max(1, min(number, num_rows // 2))
+    return number
 
 
 def _step(

@@ -62,7 +62,7 @@ class CheckpointConfig(Config):
     best_by: Literal["held_out_loss", "knn_accuracy"] = "held_out_loss"
     """What makes a checkpoint the best one."""
     save_model: Literal["last", "best"] = "last"
-    """Whose weights the stage ends with."""
+    """Whose weights the stage ends with; it reports the metrics of these."""
 
 
 class ProbeConfig(Config):
@@ -271,7 +271,7 @@ class FinetuneConfig(Config):
     epochs: int = Field(20, ge=0)
     """Passes over the labelled rows; 0 leaves the probe on the frozen encoder."""
     batch_size: int = Field(32, ge=1)
-    """Labelled rows of one step."""
+    """Labelled rows of one step; a network with BatchNorm gets two at least."""
     learning_rate: float = Field(2e-4, gt=0)
     """Low, so that what was learned without labels is kept."""
     weight_decay: float = Field(0.01, ge=0)

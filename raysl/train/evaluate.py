@@ -7,6 +7,7 @@ from torch import Tensor
 
 from raysl.data.rows import Rows
 from raysl.objectives.base import Objective
+from raysl.objectives.config import ObjectiveConfig
 from raysl.objectives.gather import gather_rows
 from raysl.train.batches import held_out_batches
 from raysl.train.config import PretrainConfig
@@ -19,19 +20,36 @@ FEWEST_ROWS = 8
 """Below it spread and rank say more of the split than of the encoder: two rows have a rank of 1."""
 
 
-def too_few(held_out: Rows | None, config: PretrainConfig, num_ranks: int) -> str | None:
-    """What is not measured because the split has so few rows, in words."""
-    if held_out is None:
-        return None
-    rows, size = len(held_out), min(config.global_batch_size // config.accumulation_steps, len(held_out))
+def too_few(num_rows: int, held_out: Rows | None, config: PretrainConfig, num_ranks: int) -> list[str]:
+    """What `num_rows` of the train split and the rows of the held-out one do not suffice for, in words."""
+    found: list[str] = []
+    if compares_rows(config) and num_rows < config.global_batch_size:
+        found.append(
+            f"{num_rows} train rows for batches of {config.global_batch_size}: a row is in a batch more than once, and "
+            f"objective '{config.objective.type}' tells it from itself. Lower pretrain.global_batch_size or prepare more."
+        )
+    return found if held_out is None else found + _too_few_held_out(len(held_out), config, num_ranks)
+
+
+def _too_few_held_out(rows: int, config: PretrainConfig, num_ranks: int) -> list[str]:
+    size = min(config.global_batch_size // config.accumulation_steps, rows)
     if size < num_ranks:
-        return f"{rows} held-out rows for {num_ranks} workers: no held-out numbers. Raise prepare.split.validation."
+        return [f"{rows} held-out rows for {num_ranks} workers: no held-out numbers. Raise prepare.split.validation."]
+    if compares_rows(config) and rows < 2:
+        return [
+            f"{rows} held-out row, and objective '{config.objective.type}' compares rows with each other: no held-out "
+            f"numbers. Raise prepare.split.validation."
+        ]
     if rows // size * size < FEWEST_ROWS:
-        return (
+        return [
             f"{rows} held-out rows in batches of {size}: embedding spread and effective rank need {FEWEST_ROWS} and are "
             f"left out. Raise prepare.split.validation."
-        )
-    return None
+        ]
+    return []
+
+
+def compares_rows(config: PretrainConfig) -> bool:
+    return isinstance(config.objective, ObjectiveConfig) and config.objective.compares_rows
 
 
 @dataclass(frozen=True)
@@ -55,7 +73,7 @@ class Evaluator:
 
     @torch.no_grad()
     def _held_out(self) -> dict[str, float]:
-        if self.held_out is None:
+        if self.held_out is None or (compares_rows(self.config) and len(self.held_out) < 2):
             return {}
         size = self.config.global_batch_size // self.config.accumulation_steps
         sums: list[dict[str, Tensor]] = []

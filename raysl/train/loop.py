@@ -55,6 +55,8 @@ class Trainer:
     record: Callable[[int, Sequence[int]], None] = lambda *_: None
     """Told the rows that this rank read for each step that is done."""
     step: int = 0
+    kept: int = 0
+    """Step of the weights that `run` left in `objective`."""
 
     def __post_init__(self) -> None:
         config = self.config
@@ -86,7 +88,7 @@ class Trainer:
         return data_parallel(module)
 
     def run(self) -> dict[str, float]:
-        """Trains and leaves the weights to keep in `objective`; returns the last held-out metrics.
+        """Trains and leaves the weights to keep in `objective`; returns their held-out metrics.
 
         Raises TrainingError when the run has gone wrong, and SystemExit, after a checkpoint, in a process that was told to
         end.
@@ -119,8 +121,8 @@ class Trainer:
                 if leaving:
                     self._leave()
             last = last or self._evaluate()
-        self._keep_final_weights()
-        return last
+        self.kept = self._keep_final_weights()
+        return last if self.kept == self.step else self.measure()
 
     def _due(self, every: int) -> bool:
         return self.step % every == 0 or self.step == self.config.max_steps
@@ -272,14 +274,17 @@ class Trainer:
         whole = self.world.total(torch.tensor(step if self.world.rank == 0 else 0, device=self.world.device))
         return int(whole)
 
-    def _keep_final_weights(self) -> None:
-        """The best checkpoint's weights where the config asks for them, else the last ones; averaged where it averages."""
+    def _keep_final_weights(self) -> int:
+        """The best checkpoint's weights where the config asks for them, else the last ones; averaged where it averages.
+
+        Returns their step."""
         if self.config.checkpoint.save_model == "best" and self.checkpoints is not None:
             best = checkpoint.best(self.checkpoints) if self.world.rank == 0 else None
             step = self._as_rank_0(best.step if best is not None else -1)  # its writer is done when it comes here
             if step >= 0:
                 state = checkpoint.load(checkpoint.at(self.checkpoints, step), self.world.device)
                 self.objective.load_state_dict(state.get("average", state["model"]))
-                return
+                return step
         if self.average is not None:
             self.objective.load_state_dict(self.average.weights)
+        return self.step

@@ -144,8 +144,7 @@ def reporting(config: RunConfig, trainer: Trainer, hear: Callable[[dict[str, Any
         log_metrics(config.folder, STAGE, warning=text)
         hear({"warning": text})
 
-    lacking = too_few(trainer.held_out, trainer.config, trainer.world.size)
-    if lacking is not None:
+    for lacking in too_few(len(trainer.rows), trainer.held_out, trainer.config, trainer.world.size):
         warn(lacking)
     targets = writers(config, trainer.step, warn)
 

@@ -27,6 +27,8 @@ class Trial:
 def trials(config: RunConfig, settings: TuneConfig) -> list[Trial]:
     """All trials, the same for the same seed. Raises ConfigError with the key that a value does not suit."""
     drawn = draw(settings, config.seed)
+    for values in drawn:
+        with_values(config, values)  # the best of them is written with the workers of the run
     return [Trial(number, values, _trial_config(config, settings, number, values)) for number, values in enumerate(drawn)]
 
 

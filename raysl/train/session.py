@@ -79,7 +79,7 @@ def open_rows(prepared: Prepared, split: str, objective: Objective) -> Rows:
 def train_rank(
     job: TrainJob, world: World, hear: Callable[[dict[str, Any]], object] = lambda _: None, decoder: Decoder = IN_PROCESS
 ) -> dict[str, Any]:
-    """Trains this rank to the end; rank 0 writes metrics.jsonl and the model, and returns the last metrics."""
+    """Trains this rank to the end; rank 0 writes metrics.jsonl and the model, and returns the metrics of it."""
     config = job.config
     if world.device.type == "cpu":
         torch.set_num_threads(1)  # two threads on two busy cores are many times slower than one
@@ -99,7 +99,7 @@ def train_rank(
         last = trainer.run()
     if world.rank == 0:
         description = models.describe(
-            objective.encoder, objective=config.training.objective.model_dump(mode="json"), step=trainer.step
+            objective.encoder, objective=config.training.objective.model_dump(mode="json"), step=trainer.kept
         )
         models.save(objective.encoder, config.folder / PRETRAIN, description)
         start.export(objective.encoder, config.folder / PRETRAIN / EXPORT, _tokenizer(config, prepared))

@@ -34,9 +34,9 @@ def check(folder: Path, model: PluginConfig, prepared: Prepared) -> dict[str, st
     """
     try:
         _compare(folder, "pretrain.model", layouts.read_sizes(folder, model.type), vars(model))
-        layouts.check_names(folder, model.type)
+        state = layouts.read_names(folder, model.type)
         if model.modality == "text":
-            places(folder / TOKENIZER, prepared.file(TOKENIZER))
+            places(folder / TOKENIZER, prepared.file(TOKENIZER), _num_rows(state))
         else:
             images = ImagesConfig.model_validate(prepared.manifest.config["prepare"].get("images") or {})
             _compare(folder, "prepare.images", layouts.read_image(folder, model.type), vars(images))
@@ -51,8 +51,13 @@ def _compare(folder: Path, section: str, asked: Mapping[str, Any], given: Mappin
         raise DataError(f"{folder} has other sizes. Write {section} with {', '.join(wrong)}.")
 
 
-def places(theirs: Path, ours: Path) -> list[int]:
-    """Where each of our tokens stands in their vocabulary, -1 for special tokens that it lacks."""
+def _num_rows(state: Mapping[str, Tensor]) -> int:
+    """Tokens that the weights have numbers of; their tokenizer may have more."""
+    return min(len(state[name]) for name in BY_TOKEN if name in state)
+
+
+def places(theirs: Path, ours: Path, num_rows: int) -> list[int]:
+    """Where each of our tokens stands among the `num_rows` of their weights, -1 for special tokens that they lack."""
     if not theirs.is_file():
         raise DataError(f"{theirs} is missing. Save the fast tokenizer beside the weights (`save_pretrained`).")
     known, wanted = vocabulary(theirs), vocabulary(ours)
@@ -62,7 +67,14 @@ def places(theirs: Path, ours: Path) -> list[int]:
             f"its tokenizer lacks {len(unknown):,} of the run's {len(wanted):,} tokens. "
             f"Prepare with its own: prepare.tokenizer.path={theirs}."
         )
-    return [known.get(token, -1) for token in sorted(wanted, key=wanted.__getitem__)]
+    beyond = [token for token, number in wanted.items() if number >= NUM_SPECIAL and known[token] >= num_rows]
+    if beyond:
+        raise DataError(
+            f"its tokenizer has {len(beyond):,} tokens ('{beyond[0]}' first) beyond the {num_rows:,} rows of its weights. "
+            f"Call `model.resize_token_embeddings(len(tokenizer))` and save both again."
+        )
+    found = [known.get(token, -1) for token in sorted(wanted, key=wanted.__getitem__)]
+    return [place if place < num_rows else -1 for place in found]
 
 
 def vocabulary(path: Path) -> dict[str, int]:
@@ -76,7 +88,7 @@ def load_weights(encoder: Encoder, folder: Path, tokenizer: Path | None) -> None
     """Puts the weights of `folder` into `encoder`; what it lacks (a head, some special tokens) stays as it was drawn."""
     state, own = layouts.read_weights(folder, encoder.config.type), encoder.state_dict()
     if tokenizer is not None:
-        found = torch.tensor(places(folder / TOKENIZER, tokenizer))
+        found = torch.tensor(places(folder / TOKENIZER, tokenizer, _num_rows(state)))
         state |= {name: _moved(own[name], state[name], found) for name in BY_TOKEN if name in state}
     wrong = [name for name, w in own.items() if name not in OPTIONAL and (name not in state or state[name].shape != w.shape)]
     if wrong:

@@ -213,6 +213,12 @@ def test_mae_needs_two_patches() -> None:
         Mae(MaeConfig(), Vit(VitConfig(num_layers=1, width=16, patch_size=8), ImageFormat(8, 3, 8, (0.5,) * 3, (0.2,) * 3)))
 
 
+def test_mae_needs_two_numbers_in_a_patch_that_it_normalises() -> None:
+    """One has a deviation that is no number."""
+    with pytest.raises(ConfigError, match=r"one grey pixel has none\. Use pretrain\.objective\.normalize_target=false"):
+        Mae(MaeConfig(), Vit(VitConfig(num_layers=1, width=16, patch_size=1), ImageFormat(8, 1, 8, (0.5,), (0.2,))))
+
+
 def test_parts_that_the_loss_does_not_reach_are_left_out_of_training() -> None:
     for objective in (mae(), Simclr(SimclrConfig(), resnet()), Simclr(SimclrConfig(), vit())):
         batch = batch_of(objective, 4)

@@ -86,6 +86,18 @@ def test_fine_tuning_starts_at_the_probe_and_improves_on_it() -> None:
     assert (predict(tuned, fresh).argmax(1) == np.arange(50) % 5).mean() > 0.9
 
 
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_batch_norm_has_no_row_alone(batch_size: int) -> None:
+    """At the end of a large stem 32 pixels are one, whose deviation in a single row is none."""
+    images = list(np.random.default_rng(0).integers(0, 256, (3, 32 * 32), np.uint8))
+    model = ResNet(ResNetConfig(width=8, stem="large"), ImageFormat(32, 1, 32, (0.4,), (0.3,)))
+    settings = FinetuneConfig(epochs=1, batch_size=batch_size)
+    tuned = finetune_classifier(model, images, np.array([0, 1, 0]), 2, settings, seed=0)
+    assert np.isfinite(predict(tuned, images)).all()
+    assert [classify._num_batches(model, rows, 8) for rows in (1, 7, 8, 9)] == [1, 1, 1, 2]
+    assert classify._num_batches(encoder(), 3, batch_size) == -(-3 // batch_size)
+
+
 def test_the_stage_fine_tunes_an_encoder_of_images(tmp_path: Path) -> None:
     config = make_image_run(tmp_path)
     manifest = finetune(config)

@@ -50,6 +50,14 @@ def test_spread_and_rank_of_a_handful_of_rows_are_not_measured(num_rows: int, ju
     assert ({"embedding_spread", "effective_rank"} <= values.keys()) == judged
 
 
+@pytest.mark.parametrize(("num_rows", "measured"), [(1, False), (2, True)])
+def test_a_row_without_another_to_compare_with_has_no_loss(num_rows: int, measured: bool, tmp_path: Path) -> None:
+    """It was 0, the best there is."""
+    trainer = trainer_of(loop_shards(tmp_path), "contrastive_text", config_of("contrastive_text"), single("cpu"))
+    trainer.held_out = FirstRows(trainer.rows, num_rows)
+    assert ("held_out_loss" in trainer.measure()) == measured
+
+
 class FirstRows:
     def __init__(self, rows: TokenRows, count: int) -> None:
         self.row, self.count = rows.row, count

@@ -1,6 +1,6 @@
 """How a run of the loop ends: numbers that are none, notices, a collapse; and which weights it keeps."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -70,13 +70,34 @@ def test_the_saved_model_is_the_average_and_the_best_where_asked(shards: Path, t
     trainer.held_out, trainer.checkpoints = held_out, tmp_path
     losses: dict[int, float] = {}
     trainer.report = lambda m: losses.__setitem__(m["step"], m["held_out_loss"]) if "held_out_loss" in m else None
-    trainer.run()
+    last = trainer.run()
     best = checkpoint.best(tmp_path)
     assert best is not None
-    assert best.step == min(losses, key=losses.__getitem__)
+    assert best.step == trainer.kept == min(losses, key=losses.__getitem__)
     kept = checkpoint.load(best, torch.device("cpu"))["average"]
     assert all(torch.equal(kept[name], value) for name, value in trainer.objective.state_dict().items())
-    assert trainer.measure()["held_out_loss"] == pytest.approx(losses[best.step])
+    assert last["held_out_loss"] == pytest.approx(losses[best.step])
+
+
+def test_a_run_tells_the_numbers_of_the_weights_that_it_keeps(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here those of step 4, which a start measured that was killed afterwards."""
+    losses, seen = iter([3.0, 1.0, 2.0]), dict[float, float]()
+    monkeypatch.setattr(Trainer, "measure", lambda trainer: {"held_out_loss": _loss_of(trainer, seen, losses)})
+    settings = {"evaluate_every_steps": 2, "checkpoint": {"every_steps": 100, "save_model": "best"}}
+    assert told_at(shards, tmp_path, {5: MUST_END}, log_every_steps=1, max_steps=6, **settings) == [4, 5]
+    again = trainer_of(shards, "bert", config_of("bert", max_steps=6, **settings), single("cpu"), checkpoints=tmp_path)
+    assert again.run() == {"held_out_loss": 1.0}
+    assert (again.kept, again.step) == (4, 6)
+
+
+def _loss_of(trainer: Trainer, seen: dict[float, float], losses: Iterator[float]) -> float:
+    """The same for the same weights, else the next one."""
+    key = float(weights(trainer).sum())
+    if key not in seen:
+        seen[key] = next(losses)
+    return seen[key]
 
 
 def told_at(shards: Path, folder: Path, notices: dict[int, int], **settings: object) -> list[int]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -195,6 +196,19 @@ def test_too_few_held_out_rows_are_told(config: RunConfig, num_rows: int, num_ra
         assert len(warnings) == 1
         assert said in warnings[0]
         assert "prepare.split.validation" in warnings[0]
+
+
+@pytest.mark.parametrize(("num_rows", "held_out", "said"), [
+    (16, 8, []), (15, 8, ["15 train rows for batches of 16"]), (16, 1, ["1 held-out row, .*no held-out numbers"]),
+])  # fmt: skip
+def test_too_few_rows_to_compare_are_told(config: RunConfig, num_rows: int, held_out: int, said: list[str]) -> None:
+    one = trainer()
+    one.rows, one.held_out = range(num_rows), range(held_out)
+    one.config = PretrainConfig.model_validate({**TRAINING.model_dump(), "objective": "contrastive_text"})
+    with reporting(config, one, lambda _: None):
+        pass
+    warnings = [line["warning"] for line in read(config) if "warning" in line]
+    assert [bool(re.match(pattern, warning)) for pattern, warning in zip(said, warnings, strict=True)] == [True] * len(said)
 
 
 def test_lines_of_the_terminal_name_their_unit() -> None:

@@ -54,6 +54,12 @@ def test_each_trial_has_a_folder_and_its_values(smallest_yaml: Path) -> None:
     assert [trial.config.folder for trial in planned] == [config.folder / "tune" / f"trial-{n:03d}" for n in range(2)]
 
 
+def test_each_trial_has_the_sizes_of_its_preset(smallest_yaml: Path) -> None:
+    smallest_yaml.write_text(smallest_yaml.read_text().replace("width: 16", "preset: bert-tiny"), encoding="utf-8")
+    config = config_of(smallest_yaml, search={"pretrain.model.preset": {"grid": ["bert-tiny", "bert-mini", "bert-base"]}})
+    assert [vars(trial.config.training.model)["width"] for trial in trials(config, config.tune)] == [128, 256, 768]
+
+
 @pytest.mark.parametrize(
     ("search", "message"),
     [
@@ -61,11 +67,13 @@ def test_each_trial_has_a_folder_and_its_values(smallest_yaml: Path) -> None:
         ({"pretrain.optimizer.learning_rate": {"grid": ["fast"]}}, "learning_rate: .*got 'fast'"),
         ({"pretrain.max_steps": {"uniform": [1.0, 9.0]}}, "max_steps: .*integer"),
         ({"pretrain.num_workers": {"grid": [1, 2]}}, "num_workers changes the speed"),
+        ({"pretrain.accumulation_steps": {"grid": [1, 33]}}, "accumulation_steps without a row"),  # with eight workers
     ],
 )
 def test_a_key_that_does_not_exist_or_does_not_take_the_value_is_refused(
     smallest_yaml: Path, search: dict[str, Any], message: str
 ) -> None:
+    smallest_yaml.write_text(smallest_yaml.read_text().replace("  objective:", "  num_workers: 8\n  objective:"))
     config = config_of(smallest_yaml, search=search)
     with pytest.raises(ConfigError, match=message):
         trials(config, config.tune)

@@ -71,7 +71,7 @@ def test_the_same_text_has_the_same_scores_under_both_numberings(kind: str, tmp_
     text = "the unhappy files" if kind == "bert" else "here"
     left, right = (Tokenizer.from_str(json.dumps(t)).encode(text).ids for t in (given(), renumbered(given())))
     assert left != right
-    places = torch.tensor(start.places(tmp_path / "given" / start.TOKENIZER, ours))
+    places = torch.tensor(start.places(tmp_path / "given" / start.TOKENIZER, ours, len(old.tokens.weight)))
     with torch.no_grad():
         expected, found = (
             m.vocabulary_logits(m.encode(torch.tensor([ids]), torch.zeros(1, len(ids), dtype=torch.long)))
@@ -107,6 +107,25 @@ def test_what_a_run_leaves_starts_the_next_one(tmp_path: Path) -> None:
     assert all(torch.equal(w, again.state_dict()[name]) for name, w in encoder.state_dict().items())
     assert storage.read_json(tmp_path / "export" / "tokenizer_config.json")["eos_token"] == "<|endoftext|>"
     assert old.config == config.training.model
+
+
+def test_tokens_that_were_added_without_rows_are_drawn_or_refused(tmp_path: Path) -> None:
+    """`tokenizer.add_special_tokens` does not lengthen the weights."""
+    given, ours = tmp_path / "given", tmp_path / "run" / "prepare" / start.TOKENIZER
+    theirs("gpt", given)
+    tokenizer = storage.read_json(given / start.TOKENIZER)
+    one, beyond = tokenizer["added_tokens"][0], len(start.vocabulary(given / start.TOKENIZER))
+    tokenizer["added_tokens"].append({**one, "content": "[PAD]", "id": beyond})
+    storage.write_json(given / start.TOKENIZER, tokenizer)
+    check(run_config("gpt", tmp_path / "run", given))
+    encoder = Gpt(GptConfig(**SIZES), len(start.vocabulary(ours)))
+    drawn = encoder.tokens.weight[0].clone()
+    start.load_weights(encoder, given, ours)
+    assert torch.equal(encoder.tokens.weight[0], drawn)
+    tokenizer["added_tokens"].append({**one, "content": "<speaker>", "id": beyond + 1})
+    storage.write_json(given / start.TOKENIZER, tokenizer)
+    with pytest.raises(ConfigError, match=rf"1 tokens \('<speaker>' first\) beyond the {beyond} rows.*resize_token_emb"):
+        check(run_config("gpt", tmp_path / "run", given))
 
 
 def test_mistakes_are_named_before_anything_starts(tmp_path: Path) -> None:

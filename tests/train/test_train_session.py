@@ -11,6 +11,7 @@ from raysl.models.load import load_encoder
 from raysl.models.resnet import ResNet
 from raysl.models.vision import ImageFormat
 from raysl.models.vision_config import ResNetConfig
+from raysl.train.loop import Trainer
 from raysl.train.optimizers import decay_groups
 from raysl.train.session import TrainJob, main, train_rank
 from raysl.train.world import single
@@ -32,6 +33,17 @@ def test_a_run_on_images_leaves_an_encoder_that_knows_its_pixels(objective: str,
     assert np.isclose(encoder.image.mean, description["image"]["mean"]).all()
     images = torch.from_numpy(random_images(3)[0].transpose(0, 3, 1, 2).copy())
     assert encoder.embed(images).shape == (3, encoder.width)
+
+
+def test_the_description_names_the_step_of_the_weights_that_were_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = iter([2.0, 1.0, 3.0, 1.0])  # of steps 1, 2 and 3, and of the weights that were kept
+    monkeypatch.setattr(Trainer, "measure", lambda trainer: {"held_out_loss": next(losses)})
+    best = {"evaluate_every_steps": 1, "checkpoint": {"save_model": "best"}}
+    config = make_image_run(tmp_path, pretrain={"objective": "simclr", "model": RESNET, **SMALL, **best})
+    assert train_rank(TrainJob(config), single("cpu"))["held_out_loss"] == 1.0
+    assert load_encoder(tmp_path / "pretrain")[1]["step"] == 2
 
 
 def test_mlflow_is_looked_for_before_anything_starts(smallest_yaml: Path, monkeypatch: pytest.MonkeyPatch) -> None:

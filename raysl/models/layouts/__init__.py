@@ -60,11 +60,11 @@ def read_sizes(folder: Path, model_type: str) -> dict[str, Any]:
         return dict(layout.sizes(*heads))
 
 
-def check_names(folder: Path, model_type: str) -> None:
-    """DataError where the weights in `folder` lack a tensor that ours are made of; none is read."""
+def read_names(folder: Path, model_type: str) -> State:
+    """The weights of `folder` under our names, of their shapes but without numbers; DataError where one is missing."""
     shapes, layout = read_shapes(folder / WEIGHTS), cast(Any, layout_of(model_type))
     with reading(folder / WEIGHTS):
-        layout.to_ours({name: torch.empty(shape, device="meta") for name, shape in shapes.items()})
+        return dict(layout.to_ours({name: torch.empty(shape, device="meta") for name, shape in shapes.items()}))
 
 
 def read_image(folder: Path, model_type: str) -> dict[str, int]:
