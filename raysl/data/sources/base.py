@@ -123,5 +123,15 @@ def files_fingerprint(stats: Iterable[tuple[str, int, int]]) -> str:
     return storage.hash_text("\n".join(f"{path}\0{size}\0{time}" for path, size, time in sorted(stats)))
 
 
+def as_text(value: Any) -> str | None:
+    """What a table says, as text: 17850.0 is 17850; None where it says nothing (null, NaN, blank)."""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if value is None or value != value:  # only NaN is not itself
+        return None
+    text = str(value)
+    return text if text.strip() else None
+
+
 def missing(path: str, allowed: str) -> DataError:
     return DataError(f"{path} holds nothing that can be read. Allowed: {allowed}. Check prepare.source.path.")

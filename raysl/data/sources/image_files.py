@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raysl.data.images import SUFFIXES
-from raysl.data.sources.base import BadRows
+from raysl.data.sources.base import BadRows, as_text
 from raysl.data.sources.image_source import ImageRow
 from raysl.data.sources.stores import arrow_file, open_bytes, raise_out_of_reach
 
@@ -206,7 +206,7 @@ class _TarRow:
 
     def add(self, member: str, data: bytes) -> None:
         if member.endswith(".cls"):
-            self.label = data.decode("utf-8", "replace").strip()
+            self.label = data.decode("utf-8", "replace").strip() or None
         else:
             self.pictures.append((member, data))
 
@@ -244,9 +244,9 @@ def _record(record: dict[str, Any], where: str, columns: Columns, bad: BadRows) 
     if not isinstance(data, bytes):
         bad.add(MISSING, where)
         return
-    label = record[columns.label_column] if columns.label_column else None
-    name = record[columns.id_column] if columns.id_column else None
-    yield (where if name is None else str(name)), data, (None if label is None else str(label))
+    named = (columns.label_column, columns.id_column)
+    label, name = (as_text(record[column]) if column else None for column in named)
+    yield name or where, data, label
 
 
 INDEXES: dict[str, Callable[[str, int, int], Iterator[Range]]] = {

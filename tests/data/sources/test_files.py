@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import math
 from collections import Counter
 from pathlib import Path
 
@@ -63,6 +64,23 @@ def test_a_title_is_the_first_line_of_its_text(tmp_path: Path) -> None:
         read(tmp_path, title_column="titel")
     assert "title_column" not in Files.Config(path="x").model_dump()
     assert Files.Config(path="x", title_column="name").model_dump()["title_column"] == "name"
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
+def test_blank_cells_are_missing_and_whole_numbers_are_written_alike(tmp_path: Path, kind: str) -> None:
+    """A label of "" would be a class of its own, and often the largest."""
+    labels, path = [1.0, None, math.nan], tmp_path / f"a.{kind}"
+    if kind == "jsonl":
+        path.write_text("".join(json.dumps({"text": "x", "l": label, "name": "  "}) + "\n" for label in [1, *labels[1:]]))
+    elif kind == "csv":
+        path.write_text("text,l,name\nx,1,\nx,,\nx,  ,\n")
+    else:
+        pq.write_table(pa.table({"text": ["x"] * 3, "l": labels, "name": ["", " ", None]}), path)
+    rows, bad = read(path, label_column="l", title_column="name", id_column="name")
+    assert [(row["text"], row["label"]) for row in rows] == [("x", "1"), ("x", None), ("x", None)]
+    assert bad == {}
+    assert len({row["id"] for row in rows}) == 3
+    assert next(row["id"] for row in read(path, id_column="l")[0]) == "1"
 
 
 def test_a_glob_reads_what_it_names_and_ids_do_not_move_with_the_folder(tmp_path: Path) -> None:

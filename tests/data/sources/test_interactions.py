@@ -101,6 +101,18 @@ def test_formats_agree_and_each_row_has_one_reason(write: Any, name: str, tmp_pa
     assert drops.examples.found["missing_user"][0][2] == "-  85123A  2010-12-01 08:26:00.000000  LAMP"
 
 
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_a_number_that_is_none_is_missing(tmp_path: Path, kind: str) -> None:
+    rows = [ROWS[0] | {"who": 17850.0}, ROWS[0] | {"who": float("nan")}]
+    if kind == "jsonl":
+        (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    events, drops = read(tmp_path)
+    assert events["user"].to_pylist() == ["17850"]
+    assert drops.bad == {"missing_user": 1}
+
+
 def test_broken_files_and_lines_are_counted(tmp_path: Path) -> None:
     row = json.dumps(ROWS[0])
     (tmp_path / "a.jsonl").write_text(f"{row}\n{row[:20]}\n[1]\n{row.replace('LAMP', chr(92) + 'ud800')}\n")

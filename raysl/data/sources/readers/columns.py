@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raysl.data.sources.base import BadRows
+from raysl.data.sources.base import BadRows, as_text
 from raysl.data.sources.readers import tables
 from raysl.data.sources.readers.base import UNREADABLE, Part
 from raysl.data.sources.stores import arrow_file, raise_out_of_reach
@@ -77,14 +77,10 @@ def _table(name: str, rows: Sequence[tables.Record], wanted: Sequence[str], bad:
 
 
 def _as_text(value: Any) -> str | None:
-    """Numbers as Arrow writes them: 17850.0 is 17850."""
-    if isinstance(value, str):
-        return value
+    """Lists and records say nothing; true and false are what Arrow makes of them."""
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value) if isinstance(value, int | float) else None
+    return as_text(value) if isinstance(value, str | int | float) else None
 
 
 def _encodable(value: str) -> bool:
