@@ -193,6 +193,23 @@ def test_a_text_file_is_one_document_or_many(tmp_path: Path, unit: str, texts: l
     assert [row["text"].rstrip("\n") for row in read(tmp_path, txt_unit=unit)[0]] == [text.rstrip("\n") for text in texts]
 
 
+WIDE = "eins\r\n\nĊ zwei 😀\n\ud83d\nlast"  # the bytes of Ċ in UTF-16 begin with a line end of UTF-8
+
+
+@pytest.mark.parametrize("mark", ["utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("name", ["a.txt", "a.txt.gz", "a.txt.zst"])
+def test_lines_of_utf16_are_those_of_its_text(tmp_path: Path, mark: str, name: str) -> None:
+    data = ("\ufeff" + WIDE).encode(mark, "surrogatepass")
+    pack = {".gz": gzip.compress, ".zst": lambda data: pa.compress(data, "zstd", asbytes=True)}.get(name[5:], bytes)
+    (tmp_path / name).write_bytes(pack(data))
+    rows, bad = read(tmp_path, txt_unit="line")
+    lines = {f"{name}:1": "eins\r\n", f"{name}:3": "Ċ zwei 😀\n", f"{name}:5": "last"}
+    assert ({row["id"]: row["text"] for row in rows}, bad) == (lines, {"lone_surrogate": 1})
+    (tmp_path / name).write_bytes(pack(data[:-1]))
+    rows, bad = read(tmp_path, txt_unit="line")
+    assert ([row["id"] for row in rows], bad) == (list(lines)[:2], {"lone_surrogate": 1, "invalid_utf8": 1})
+
+
 def test_a_quoted_header_behind_a_byte_order_mark_keeps_its_first_column(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text('"label","text"\n"sun","x"\n', encoding="utf-8-sig")
     rows, bad = read(tmp_path, label_column="label")
