@@ -103,14 +103,14 @@ class Files(StoredFiles):
 
 
 def _text_bytes(file: StoredFile) -> int:
-    return file.size * (COMPRESSED_TEXT_RATIO if file.name.endswith(readers.COMPRESSIONS) else 1)
+    return file.size * (COMPRESSED_TEXT_RATIO if file.name.lower().endswith(readers.COMPRESSIONS) else 1)
 
 
 def _items(file: StoredFile, num_bytes: int) -> Iterator[tuple[Item, int]]:
     name, size = file.name, file.size
     if readers.format_of(file.path) == ".parquet":
         yield from _row_groups(file)
-    elif name.endswith(".jsonl"):
+    elif name.lower().endswith(".jsonl"):
         for start in range(0, max(size, 1), num_bytes):
             yield (name, start, min(start + num_bytes, size)), min(num_bytes, size - start)
     else:

@@ -101,6 +101,10 @@ def _is_picture(name: str) -> bool:
     return PurePosixPath(name).suffix.lower() in SUFFIXES and not is_hidden(name)
 
 
+def _is_class(name: str) -> bool:
+    return name.lower().endswith(".cls")
+
+
 def _members(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
     return [info for info in archive.infolist() if not info.is_dir() and _is_picture(info.filename)]
 
@@ -187,7 +191,7 @@ def _tar(path: str, name: str, start: int, stop: int, columns: Columns, bad: Bad
                 row = _TarRow(name, columns, _key(member.name))
             if member.size > MAX_BYTES:
                 bad.add(TOO_LARGE, f"{name}/{member.name}")
-            elif _is_picture(member.name) or member.name.endswith(".cls"):
+            elif _is_picture(member.name) or _is_class(member.name):
                 row.add(member.name, archive.extractfile(member).read())  # type: ignore[union-attr]
     except UNREADABLE as error:
         broken = error
@@ -205,7 +209,7 @@ class _TarRow:
         self.label: str | None = None
 
     def add(self, member: str, data: bytes) -> None:
-        if member.endswith(".cls"):
+        if _is_class(member):
             self.label = data.decode("utf-8", "replace").strip() or None
         else:
             self.pictures.append((member, data))

@@ -52,6 +52,18 @@ def test_every_format_gives_the_same_rows(tmp_path: Path) -> None:
     assert rows[-1]["id"] == "e.parquet:2"
 
 
+def test_a_suffix_may_be_in_capitals(tmp_path: Path) -> None:
+    for folder in ("small", "Large"):
+        (tmp_path / folder).mkdir()
+        write_all_formats(tmp_path / folder)
+    for path in (tmp_path / "Large").iterdir():
+        path.rename(path.with_name(path.name.upper()))
+    small, large = read(tmp_path / "small", 0.0001), read(tmp_path / "Large", 0.0001)
+    assert (small[1], large[1]) == ({}, {})
+    assert [row["id"].upper() for row in small[0]] == [row["id"] for row in large[0]]
+    assert [row["text"] for row in small[0]] == [row["text"] for row in large[0]]
+
+
 def test_a_title_is_the_first_line_of_its_text(tmp_path: Path) -> None:
     rows = [{"text": "body", "name": " Of\n  lines "}, {"text": "a body", "name": None}]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))

@@ -100,7 +100,7 @@ def test_blank_labels_and_ids_of_a_table_are_missing(tmp_path: Path) -> None:
 
 def test_a_blank_class_of_a_webdataset_is_missing(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "a.tar", "w") as archive:
-        for member, content in (("1.png", b"x"), ("1.cls", b"\n"), ("2.png", b"x"), ("2.cls", b"7\n")):
+        for member, content in (("1.png", b"x"), ("1.cls", b"\n"), ("2.PNG", b"x"), ("2.CLS", b"7\n")):
             info = tarfile.TarInfo(member)
             info.size = len(content)
             archive.addfile(info, io.BytesIO(content))

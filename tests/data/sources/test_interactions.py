@@ -86,9 +86,11 @@ def write_other_types(path: Path) -> None:
         (write_jsonl, "rows.jsonl"),
         (write_csv, "rows.csv.gz"),
         (write_parquet, "rows.parquet"),
+        (write_jsonl, "ROWS.JSONL"),
+        (write_csv, "ROWS.CSV.GZ"),
         (write_other_types, "o.parquet"),
     ],
-    ids=["jsonl", "csv", "parquet", "other types"],
+    ids=["jsonl", "csv", "parquet", "jsonl in capitals", "csv in capitals", "other types"],
 )
 def test_formats_agree_and_each_row_has_one_reason(write: Any, name: str, tmp_path: Path) -> None:
     write(tmp_path / name)

@@ -30,8 +30,8 @@ NEEDS = {".html": ("trafilatura",), ".htm": ("trafilatura",), ".warc": ("trafila
 
 
 def format_of(path: str) -> str:
-    """`.jsonl` for docs.jsonl.gz; empty for a format that nobody reads."""
-    name = PurePosixPath(path.replace("\\", "/"))
+    """`.jsonl` for docs.jsonl.gz and DOCS.JSONL; empty for a format that nobody reads."""
+    name = PurePosixPath(path.replace("\\", "/").lower())
     name = name.with_suffix("") if name.suffix in COMPRESSIONS else name
     return name.suffix if name.suffix in READERS else ""
 

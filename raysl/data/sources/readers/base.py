@@ -46,9 +46,9 @@ class Columns(Protocol):
 
 def opened(path: str) -> BinaryIO:
     """The bytes of a file, decompressed."""
-    if path.endswith(".gz"):
+    if path.lower().endswith(".gz"):
         return cast(BinaryIO, gzip.open(open_bytes(path), "rb"))
-    if path.endswith(".zst"):
+    if path.lower().endswith(".zst"):
         return cast(BinaryIO, io.BufferedReader(pa.CompressedInputStream(open_bytes(path), "zstd")))
     return open_bytes(path)
 
