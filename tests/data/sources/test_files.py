@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from raysl.data.sources import BadRows, Files
-from raysl.data.sources.readers import tables
+from raysl.data.sources.readers import Part, tables
+from raysl.data.sources.readers.columns import read_columns
 from raysl.errors import DataError
 from raysl.schema import RAW_DOCUMENT
 
@@ -226,6 +227,15 @@ def test_a_quoted_header_behind_a_byte_order_mark_keeps_its_first_column(tmp_pat
     (tmp_path / "a.csv").write_text('"label","text"\n"sun","x"\n', encoding="utf-8-sig")
     rows, bad = read(tmp_path, label_column="label")
     assert (bad, [(row["text"], row["label"]) for row in rows]) == ({}, [("x", "sun")])
+
+
+@pytest.mark.parametrize("content", ["", "\n\n", "\ufeff"])
+def test_an_empty_csv_beside_good_ones_has_no_rows(tmp_path: Path, content: str) -> None:
+    (tmp_path / "a.csv").write_text(content)
+    (tmp_path / "b.csv").write_text("\ntext\nx\n")
+    rows, bad = read(tmp_path)
+    assert (bad, [(row["id"], row["text"]) for row in rows]) == ({}, [("b.csv:3", "x")])
+    assert list(read_columns(Part(str(tmp_path / "a.csv"), "a.csv"), ["text"], BadRows())) == []
 
 
 def test_wrong_type_in_parquet_is_missing_text(tmp_path: Path) -> None:
