@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raysl.data.images import SUFFIXES
-from raysl.data.sources.base import BadRows, as_text
+from raysl.data.sources.base import BadRows, as_text, plain
 from raysl.data.sources.image_source import ImageRow
 from raysl.data.sources.stores import arrow_file, open_bytes, raise_out_of_reach
 
@@ -90,11 +90,6 @@ def _limited(file: IO[bytes], name: str, label: str | None, bad: BadRows) -> Ite
 def _folder_label(name: str, columns: Columns) -> str | None:
     folder = PurePosixPath(name).parent.name
     return plain(folder) if folder and columns.folder_labels else None
-
-
-def plain(name: str) -> str:
-    """A name that UTF-8 can hold: file systems allow any bytes."""
-    return name.encode("utf-8", "replace").decode("utf-8")
 
 
 def _is_picture(name: str) -> bool:
