@@ -4,6 +4,7 @@ import csv
 import gzip
 import json
 import math
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -254,6 +255,12 @@ def test_mistakes_of_the_config_name_the_path_and_the_fix(tmp_path: Path) -> Non
     (tmp_path / "a.csv").write_text("body,topic\nx,y\n")
     with pytest.raises(DataError, match=r"a.csv has no column 'text'. Its columns: body, topic"):
         read(tmp_path / "a.csv")
+
+
+def test_a_file_whose_name_is_no_utf8_is_read_as_any_other(tmp_path: Path) -> None:
+    Path(os.fsdecode(bytes(tmp_path) + b"/caf\xe9.txt")).write_text("x")
+    rows, bad = read(tmp_path)
+    assert (bad, [(row["id"], row["text"]) for row in rows]) == ({}, [("caf?.txt", "x")])
 
 
 def test_fingerprint_follows_the_content(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,12 @@ def test_a_condition_on_a_nested_column_is_refused(tmp_path: Path) -> None:
     where = [{"column": "tags", "one_of": ["a"], "reason": "untagged"}]
     with pytest.raises(DataError, match=r"the column 'tags' holds list<.*Name a column of numbers or text"):
         read(tmp_path / "rows.parquet", where=where)
+
+
+def test_rows_of_a_file_whose_name_is_no_utf8_have_reasons(tmp_path: Path) -> None:
+    write_jsonl(Path(os.fsdecode(bytes(tmp_path) + b"/caf\xe9.jsonl")))
+    events, drops = read(tmp_path)
+    assert (len(events), drops.bad) == (1, BAD)
 
 
 def test_text_files_are_no_tables(tmp_path: Path) -> None:
