@@ -233,7 +233,7 @@ def _parquet(path: str, name: str, start: int, stop: int, columns: Columns, bad:
     number = sum(file.metadata.row_group(group).num_rows for group in range(start))
     for batch in file.iter_batches(batch_size=64, row_groups=list(groups), columns=wanted):
         for record in batch.to_pylist():
-            yield from _record(record, f"{name}:{number}", columns, bad)
+            yield from _record(record, f"{plain(name)}:{number}", columns, bad)
             number += 1
 
 

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, cast
 import pyarrow as pa
 from pyarrow import fs
 
+from raysl.data.sources.base import plain
 from raysl.errors import DataError, StoreError
 
 OF_THE_CONTENT = (None, 0, errno.EINVAL)
@@ -183,9 +184,9 @@ def raise_out_of_reach(path: str, error: BaseException) -> None:
 
 
 def arrow_file(path: str) -> Any:
-    """What pyarrow reads from: the path itself on this machine, an open file in a store."""
+    """What pyarrow reads from: the path itself on this machine, an open file in a store or where the path is no UTF-8."""
     if not is_remote(path):
-        return path
+        return path if plain(path) == path else pa.OSFile(os.fsencode(path))  # of a text, pyarrow makes UTF-8
     system, key = _opened(path.rpartition("/")[0])
     return system.open_input_file(f"{key}/{path.rpartition('/')[2]}")
 

@@ -258,9 +258,12 @@ def test_mistakes_of_the_config_name_the_path_and_the_fix(tmp_path: Path) -> Non
 
 
 def test_a_file_whose_name_is_no_utf8_is_read_as_any_other(tmp_path: Path) -> None:
-    Path(os.fsdecode(bytes(tmp_path) + b"/caf\xe9.txt")).write_text("x")
+    folder = Path(os.fsdecode(bytes(tmp_path) + b"/caf\xe9"))
+    folder.mkdir()
+    (folder / "a.txt").write_text("x")
+    pq.write_table(pa.table({"text": ["y"]}), pa.OSFile(bytes(folder / "b.parquet"), "wb"))
     rows, bad = read(tmp_path)
-    assert (bad, [(row["id"], row["text"]) for row in rows]) == ({}, [("caf?.txt", "x")])
+    assert (bad, [(row["id"], row["text"]) for row in rows]) == ({}, [("caf?/a.txt", "x"), ("caf?/b.parquet:0", "y")])
 
 
 def test_fingerprint_follows_the_content(tmp_path: Path) -> None:

@@ -107,6 +107,11 @@ def test_a_blank_class_of_a_webdataset_is_missing(tmp_path: Path) -> None:
     assert [label for _, _, label in read(tmp_path)[0]] == [None, "7"]
 
 
+def test_a_table_whose_name_is_no_utf8_is_read_as_any_other(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"image": [b"x"]}), pa.OSFile(bytes(tmp_path) + b"/caf\xe9.parquet", "wb"))
+    assert read(tmp_path)[:2] == ([("caf?.parquet:0", b"x", None)], {})
+
+
 def test_a_row_without_a_picture_is_counted(tmp_path: Path) -> None:
     pq.write_table(pa.table({"image": [b"x", None]}), tmp_path / "a.parquet")
     pq.write_table(pa.table({"image": [1, 2]}), tmp_path / "b.parquet")
