@@ -19,8 +19,11 @@ Resize = Literal["crop", "pad", "stretch"]
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pnm", ".avif")
 EMPTY, NOT_AN_IMAGE, BROKEN, TOO_MANY_PIXELS = "empty_file", "not_an_image", "broken_image", "too_many_pixels"
-BREAKS = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, OverflowError, struct.error, zlib.error)
-"""What Pillow's readers raise on damaged bytes."""
+BREAKS = (
+    OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, OverflowError, RuntimeError, struct.error,
+    zlib.error,
+)  # fmt: skip
+"""What Pillow's readers raise on damaged bytes; a RuntimeError is a damaged AVIF."""
 ORIENTATION = 0x0112
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,

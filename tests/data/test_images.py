@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, features
 
 from raysl.data.images import BadImage, Picture, contrast, decode, fitted, sharpness, to_pixels
 from tests.data.pictures import BAD, PHOTO, oriented, png_header, saved, scene
@@ -29,6 +29,15 @@ def test_a_broken_file_has_its_reason(name: str) -> None:
     with pytest.raises(BadImage) as error:
         read(data)
     assert error.value.reason == reason
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow is built without AVIF")
+def test_a_damaged_avif_is_a_broken_image() -> None:
+    whole = saved(scene(0), "AVIF")
+    start = whole.index(b"mdat") + 4
+    for damaged in (whole.replace(b"av1C", b"av1?"), whole[:start] + bytes(len(whole) - start)):
+        with pytest.raises(BadImage, match="broken_image"):
+            read(damaged)
 
 
 def test_the_limit_on_pixels_is_checked_before_anything_is_decoded() -> None:

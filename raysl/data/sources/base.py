@@ -30,7 +30,7 @@ class BadRows:
 
     def add(self, reason: str, where: str) -> None:
         self.reasons.append(reason)
-        self.ids.append(where.encode("utf-8", "replace").decode("utf-8"))
+        self.ids.append(plain(where))
 
     def counts(self) -> dict[str, int]:
         return dict(Counter(self.reasons))
@@ -121,6 +121,21 @@ def packed(items: Iterable[tuple[Item, int]], bytes_per_partition: float) -> lis
 def files_fingerprint(stats: Iterable[tuple[str, int, int]]) -> str:
     """Content identity from (path, size, modification time in ns)."""
     return storage.hash_text("\n".join(f"{path}\0{size}\0{time}" for path, size, time in sorted(stats)))
+
+
+def plain(name: str) -> str:
+    """A name that UTF-8 can hold: file systems allow any bytes."""
+    return name.encode("utf-8", "replace").decode("utf-8")
+
+
+def as_text(value: Any) -> str | None:
+    """What a table says, as text: 17850.0 is 17850; None where it says nothing (null, NaN, blank)."""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if value is None or value != value:  # only NaN is not itself
+        return None
+    text = str(value)
+    return text if text.strip() else None
 
 
 def missing(path: str, allowed: str) -> DataError:

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from raysl.config import PluginConfig
 from raysl.data.sources import readers, stores
-from raysl.data.sources.base import BadRows, Item, Partition, Row, Source, files_fingerprint, missing, packed
+from raysl.data.sources.base import BadRows, Item, Partition, Row, Source, files_fingerprint, missing, packed, plain
 from raysl.data.sources.stores import StoredFile
 from raysl.errors import DataError
 
@@ -51,7 +51,7 @@ class StoredFiles(Source):
     def parts(self, partition: Partition) -> Iterator[readers.Part]:
         root = stores.root_of(self.config.path)
         for name, start, stop in partition:
-            yield readers.Part(f"{root}/{name}", name, start, stop)
+            yield readers.Part(f"{root}/{name}", plain(name), start, stop)
 
     def size_mb(self) -> float:
         return sum(_text_bytes(file) for file in self._files()) / 1e6
@@ -103,14 +103,14 @@ class Files(StoredFiles):
 
 
 def _text_bytes(file: StoredFile) -> int:
-    return file.size * (COMPRESSED_TEXT_RATIO if file.name.endswith(readers.COMPRESSIONS) else 1)
+    return file.size * (COMPRESSED_TEXT_RATIO if file.name.lower().endswith(readers.COMPRESSIONS) else 1)
 
 
 def _items(file: StoredFile, num_bytes: int) -> Iterator[tuple[Item, int]]:
     name, size = file.name, file.size
     if readers.format_of(file.path) == ".parquet":
         yield from _row_groups(file)
-    elif name.endswith(".jsonl"):
+    elif name.lower().endswith(".jsonl"):
         for start in range(0, max(size, 1), num_bytes):
             yield (name, start, min(start + num_bytes, size)), min(num_bytes, size - start)
     else:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raysl.data.images import SUFFIXES
-from raysl.data.sources.base import BadRows
+from raysl.data.sources.base import BadRows, as_text, plain
 from raysl.data.sources.image_source import ImageRow
 from raysl.data.sources.stores import arrow_file, open_bytes, raise_out_of_reach
 
@@ -92,13 +92,12 @@ def _folder_label(name: str, columns: Columns) -> str | None:
     return plain(folder) if folder and columns.folder_labels else None
 
 
-def plain(name: str) -> str:
-    """A name that UTF-8 can hold: file systems allow any bytes."""
-    return name.encode("utf-8", "replace").decode("utf-8")
-
-
 def _is_picture(name: str) -> bool:
     return PurePosixPath(name).suffix.lower() in SUFFIXES and not is_hidden(name)
+
+
+def _is_class(name: str) -> bool:
+    return name.lower().endswith(".cls")
 
 
 def _members(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
@@ -187,7 +186,7 @@ def _tar(path: str, name: str, start: int, stop: int, columns: Columns, bad: Bad
                 row = _TarRow(name, columns, _key(member.name))
             if member.size > MAX_BYTES:
                 bad.add(TOO_LARGE, f"{name}/{member.name}")
-            elif _is_picture(member.name) or member.name.endswith(".cls"):
+            elif _is_picture(member.name) or _is_class(member.name):
                 row.add(member.name, archive.extractfile(member).read())  # type: ignore[union-attr]
     except UNREADABLE as error:
         broken = error
@@ -205,8 +204,8 @@ class _TarRow:
         self.label: str | None = None
 
     def add(self, member: str, data: bytes) -> None:
-        if member.endswith(".cls"):
-            self.label = data.decode("utf-8", "replace").strip()
+        if _is_class(member):
+            self.label = data.decode("utf-8", "replace").strip() or None
         else:
             self.pictures.append((member, data))
 
@@ -234,7 +233,7 @@ def _parquet(path: str, name: str, start: int, stop: int, columns: Columns, bad:
     number = sum(file.metadata.row_group(group).num_rows for group in range(start))
     for batch in file.iter_batches(batch_size=64, row_groups=list(groups), columns=wanted):
         for record in batch.to_pylist():
-            yield from _record(record, f"{name}:{number}", columns, bad)
+            yield from _record(record, f"{plain(name)}:{number}", columns, bad)
             number += 1
 
 
@@ -244,9 +243,9 @@ def _record(record: dict[str, Any], where: str, columns: Columns, bad: BadRows) 
     if not isinstance(data, bytes):
         bad.add(MISSING, where)
         return
-    label = record[columns.label_column] if columns.label_column else None
-    name = record[columns.id_column] if columns.id_column else None
-    yield (where if name is None else str(name)), data, (None if label is None else str(label))
+    named = (columns.label_column, columns.id_column)
+    label, name = (as_text(record[column]) if column else None for column in named)
+    yield name or where, data, label
 
 
 INDEXES: dict[str, Callable[[str, int, int], Iterator[Range]]] = {

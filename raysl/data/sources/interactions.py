@@ -129,12 +129,15 @@ class Interactions(StoredFiles):
 
 
 def _without_blanks(table: pa.Table) -> pa.Table:
-    """Text without blanks around it; where nothing is left, null: a blank cell of .csv is a missing value."""
+    """Text without blanks around it; where nothing is left, null: a blank cell of .csv is a missing value, as NaN is."""
     for place, field in enumerate(table.schema):
         kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
         if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
             text = pc.utf8_trim_whitespace(pc.cast(table[field.name], pa.string()))
             table = table.set_column(place, field.name, pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text))
+        elif pa.types.is_floating(field.type):
+            values = table[field.name]
+            table = table.set_column(place, field.name, pc.if_else(pc.is_nan(values), pa.scalar(None, field.type), values))
     return table
 
 

@@ -14,7 +14,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from raysl.config import PluginConfig
-from raysl.data.sources.base import BadRows, Partition, Row, Source, files_fingerprint, missing, packed
+from raysl.data.sources.base import BadRows, Partition, Row, Source, files_fingerprint, missing, packed, plain
 from raysl.data.sources.docstrings import docstrings
 from raysl.data.sources.stores import raise_out_of_reach
 
@@ -62,7 +62,7 @@ class PythonDocs(Source):
                 raise_out_of_reach(str(path), error)
                 bad.add("unreadable_source", name)
                 continue
-            yield from named(found, kind, relative)
+            yield from named(found, kind, plain(relative))
 
 
 def roots() -> dict[str, Path]:
@@ -81,8 +81,8 @@ def _walk(kind: str, root: Path, skip: tuple[str, ...]) -> Iterator[tuple[str, i
         hidden = {"__pycache__", *(skip if top else ()), *(["site-packages", "dist-packages"] if top else ())}
         folders[:] = sorted(name for name in folders if name not in hidden)
         for file in sorted(files):
-            if file.endswith(".py"):
-                path = Path(folder, file)
+            path = Path(folder, file)
+            if file.endswith(".py") and path.is_file():
                 stat = path.stat()
                 yield f"{kind}/{path.relative_to(root).as_posix()}", stat.st_size, stat.st_mtime_ns
 

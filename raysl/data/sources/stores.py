@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, cast
 import pyarrow as pa
 from pyarrow import fs
 
+from raysl.data.sources.base import plain
 from raysl.errors import DataError, StoreError
 
 OF_THE_CONTENT = (None, 0, errno.EINVAL)
@@ -58,10 +59,14 @@ def root_of(path: str) -> str:
 def find(path: str) -> list[StoredFile]:
     """All files that a path, a folder or a glob names, in the order of their names.
 
-    Raises DataError where a path without a glob does not exist, or the store cannot be reached.
+    Raises DataError where a path without a glob does not exist, a folder cannot be listed, or the store cannot be reached.
     """
     root = root_of(path)
-    found = list(_remote_files(path, root) if is_remote(path) else _local_files(path, root))
+    try:
+        found = list(_remote_files(path, root) if is_remote(path) else _local_files(path, root))
+    except OSError as error:
+        raise_out_of_reach(str(error.filename or path), error)
+        raise
     if not found and not glob.has_magic(path) and (is_remote(path) or not os.path.isdir(path)):
         raise DataError(f"{path} does not exist. Give prepare.source.path a file, a folder or a glob.")
     return sorted(found, key=lambda file: file.name.split("/"))
@@ -69,7 +74,7 @@ def find(path: str) -> list[StoredFile]:
 
 def _local_files(path: str, root: str) -> Iterator[StoredFile]:
     if os.path.isdir(path):
-        paths = [p for p in Path(path).rglob("*") if p.is_file()]
+        paths = list(_files_below(root))
     elif os.path.exists(path):
         paths = [Path(path)]
     else:
@@ -77,6 +82,32 @@ def _local_files(path: str, root: str) -> Iterator[StoredFile]:
     for one in (p.absolute() for p in paths):
         stat = one.stat()
         yield StoredFile(str(one), one.relative_to(root).as_posix(), stat.st_size, stat.st_mtime_ns)
+
+
+def _files_below(root: str) -> Iterator[Path]:
+    """A folder that links lead to more than once, or in a circle, is read once: where it lies, if that is below the root.
+
+    Raises OSError for a folder that cannot be listed.
+    """
+    seen, tops = set[str](), [root]
+    while tops:
+        links = []
+        for top in sorted(tops):
+            for place, folders, files in os.walk(top, onerror=_raise_unlisted):  # links are for later
+                whole = os.path.realpath(place)
+                if whole in seen:
+                    folders.clear()
+                    continue
+                seen.add(whole)
+                links += [link for name in folders if os.path.islink(link := os.path.join(place, name))]
+                yield from (path for name in files if (path := Path(place, name)).is_file())
+        tops = links
+
+
+def _raise_unlisted(error: OSError) -> None:
+    if os.path.basename(error.filename) == "lost+found":  # a file system's own, for root alone
+        return
+    raise error
 
 
 def _remote_files(path: str, root: str) -> Iterator[StoredFile]:
@@ -153,9 +184,9 @@ def raise_out_of_reach(path: str, error: BaseException) -> None:
 
 
 def arrow_file(path: str) -> Any:
-    """What pyarrow reads from: the path itself on this machine, an open file in a store."""
+    """What pyarrow reads from: the path itself on this machine, an open file in a store or where the path is no UTF-8."""
     if not is_remote(path):
-        return path
+        return path if plain(path) == path else pa.OSFile(os.fsencode(path))  # of a text, pyarrow makes UTF-8
     system, key = _opened(path.rpartition("/")[0])
     return system.open_input_file(f"{key}/{path.rpartition('/')[2]}")
 

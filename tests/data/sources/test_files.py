@@ -3,6 +3,8 @@
 import csv
 import gzip
 import json
+import math
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -11,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from raysl.data.sources import BadRows, Files
-from raysl.data.sources.readers import tables
+from raysl.data.sources.readers import Part, tables
+from raysl.data.sources.readers.columns import read_columns
 from raysl.errors import DataError
 from raysl.schema import RAW_DOCUMENT
 
@@ -51,6 +54,18 @@ def test_every_format_gives_the_same_rows(tmp_path: Path) -> None:
     assert rows[-1]["id"] == "e.parquet:2"
 
 
+def test_a_suffix_may_be_in_capitals(tmp_path: Path) -> None:
+    for folder in ("small", "Large"):
+        (tmp_path / folder).mkdir()
+        write_all_formats(tmp_path / folder)
+    for path in (tmp_path / "Large").iterdir():
+        path.rename(path.with_name(path.name.upper()))
+    small, large = read(tmp_path / "small", 0.0001), read(tmp_path / "Large", 0.0001)
+    assert (small[1], large[1]) == ({}, {})
+    assert [row["id"].upper() for row in small[0]] == [row["id"] for row in large[0]]
+    assert [row["text"] for row in small[0]] == [row["text"] for row in large[0]]
+
+
 def test_a_title_is_the_first_line_of_its_text(tmp_path: Path) -> None:
     rows = [{"text": "body", "name": " Of\n  lines "}, {"text": "a body", "name": None}]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -63,6 +78,23 @@ def test_a_title_is_the_first_line_of_its_text(tmp_path: Path) -> None:
         read(tmp_path, title_column="titel")
     assert "title_column" not in Files.Config(path="x").model_dump()
     assert Files.Config(path="x", title_column="name").model_dump()["title_column"] == "name"
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
+def test_blank_cells_are_missing_and_whole_numbers_are_written_alike(tmp_path: Path, kind: str) -> None:
+    """A label of "" would be a class of its own, and often the largest."""
+    labels, path = [1.0, None, math.nan], tmp_path / f"a.{kind}"
+    if kind == "jsonl":
+        path.write_text("".join(json.dumps({"text": "x", "l": label, "name": "  "}) + "\n" for label in [1, *labels[1:]]))
+    elif kind == "csv":
+        path.write_text("text,l,name\nx,1,\nx,,\nx,  ,\n")
+    else:
+        pq.write_table(pa.table({"text": ["x"] * 3, "l": labels, "name": ["", " ", None]}), path)
+    rows, bad = read(path, label_column="l", title_column="name", id_column="name")
+    assert [(row["text"], row["label"]) for row in rows] == [("x", "1"), ("x", None), ("x", None)]
+    assert bad == {}
+    assert len({row["id"] for row in rows}) == 3
+    assert next(row["id"] for row in read(path, id_column="l")[0]) == "1"
 
 
 def test_a_glob_reads_what_it_names_and_ids_do_not_move_with_the_folder(tmp_path: Path) -> None:
@@ -175,10 +207,36 @@ def test_a_text_file_is_one_document_or_many(tmp_path: Path, unit: str, texts: l
     assert [row["text"].rstrip("\n") for row in read(tmp_path, txt_unit=unit)[0]] == [text.rstrip("\n") for text in texts]
 
 
+WIDE = "eins\r\n\nĊ zwei 😀\n\ud83d\nlast"  # the bytes of Ċ in UTF-16 begin with a line end of UTF-8
+
+
+@pytest.mark.parametrize("mark", ["utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("name", ["a.txt", "a.txt.gz", "a.txt.zst"])
+def test_lines_of_utf16_are_those_of_its_text(tmp_path: Path, mark: str, name: str) -> None:
+    data = ("\ufeff" + WIDE).encode(mark, "surrogatepass")
+    pack = {".gz": gzip.compress, ".zst": lambda data: pa.compress(data, "zstd", asbytes=True)}.get(name[5:], bytes)
+    (tmp_path / name).write_bytes(pack(data))
+    rows, bad = read(tmp_path, txt_unit="line")
+    lines = {f"{name}:1": "eins\r\n", f"{name}:3": "Ċ zwei 😀\n", f"{name}:5": "last"}
+    assert ({row["id"]: row["text"] for row in rows}, bad) == (lines, {"lone_surrogate": 1})
+    (tmp_path / name).write_bytes(pack(data[:-1]))
+    rows, bad = read(tmp_path, txt_unit="line")
+    assert ([row["id"] for row in rows], bad) == (list(lines)[:2], {"lone_surrogate": 1, "invalid_utf8": 1})
+
+
 def test_a_quoted_header_behind_a_byte_order_mark_keeps_its_first_column(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text('"label","text"\n"sun","x"\n', encoding="utf-8-sig")
     rows, bad = read(tmp_path, label_column="label")
     assert (bad, [(row["text"], row["label"]) for row in rows]) == ({}, [("x", "sun")])
+
+
+@pytest.mark.parametrize("content", ["", "\n\n", "\ufeff"])
+def test_an_empty_csv_beside_good_ones_has_no_rows(tmp_path: Path, content: str) -> None:
+    (tmp_path / "a.csv").write_text(content)
+    (tmp_path / "b.csv").write_text("\ntext\nx\n")
+    rows, bad = read(tmp_path)
+    assert (bad, [(row["id"], row["text"]) for row in rows]) == ({}, [("b.csv:3", "x")])
+    assert list(read_columns(Part(str(tmp_path / "a.csv"), "a.csv"), ["text"], BadRows())) == []
 
 
 def test_wrong_type_in_parquet_is_missing_text(tmp_path: Path) -> None:
@@ -197,6 +255,15 @@ def test_mistakes_of_the_config_name_the_path_and_the_fix(tmp_path: Path) -> Non
     (tmp_path / "a.csv").write_text("body,topic\nx,y\n")
     with pytest.raises(DataError, match=r"a.csv has no column 'text'. Its columns: body, topic"):
         read(tmp_path / "a.csv")
+
+
+def test_a_file_whose_name_is_no_utf8_is_read_as_any_other(tmp_path: Path) -> None:
+    folder = Path(os.fsdecode(bytes(tmp_path) + b"/caf\xe9"))
+    folder.mkdir()
+    (folder / "a.txt").write_text("x")
+    pq.write_table(pa.table({"text": ["y"]}), pa.OSFile(bytes(folder / "b.parquet"), "wb"))
+    rows, bad = read(tmp_path)
+    assert (bad, [(row["id"], row["text"]) for row in rows]) == ({}, [("caf?/a.txt", "x"), ("caf?/b.parquet:0", "y")])
 
 
 def test_fingerprint_follows_the_content(tmp_path: Path) -> None:

@@ -90,6 +90,28 @@ def test_a_table_has_columns(folder: Path) -> None:
         read(folder / "rows.parquet", image_column="picture")
 
 
+def test_blank_labels_and_ids_of_a_table_are_missing(tmp_path: Path) -> None:
+    rows = {"image": [b"x"] * 3, "label": ["", " ", None], "number": [1.0, float("nan"), None]}
+    pq.write_table(pa.table(rows), tmp_path / "a.parquet")
+    assert read(tmp_path, label_column="label")[0] == [(f"a.parquet:{n}", b"x", None) for n in range(3)]
+    assert [label for _, _, label in read(tmp_path, label_column="number")[0]] == ["1", None, None]
+    assert [name for name, _, _ in read(tmp_path, id_column="number")[0]] == ["1", "a.parquet:1", "a.parquet:2"]
+
+
+def test_a_blank_class_of_a_webdataset_is_missing(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for member, content in (("1.png", b"x"), ("1.cls", b"\n"), ("2.PNG", b"x"), ("2.CLS", b"7\n")):
+            info = tarfile.TarInfo(member)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    assert [label for _, _, label in read(tmp_path)[0]] == [None, "7"]
+
+
+def test_a_table_whose_name_is_no_utf8_is_read_as_any_other(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"image": [b"x"]}), pa.OSFile(bytes(tmp_path) + b"/caf\xe9.parquet", "wb"))
+    assert read(tmp_path)[:2] == ([("caf?.parquet:0", b"x", None)], {})
+
+
 def test_a_row_without_a_picture_is_counted(tmp_path: Path) -> None:
     pq.write_table(pa.table({"image": [b"x", None]}), tmp_path / "a.parquet")
     pq.write_table(pa.table({"image": [1, 2]}), tmp_path / "b.parquet")

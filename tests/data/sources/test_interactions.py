@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -86,9 +87,11 @@ def write_other_types(path: Path) -> None:
         (write_jsonl, "rows.jsonl"),
         (write_csv, "rows.csv.gz"),
         (write_parquet, "rows.parquet"),
+        (write_jsonl, "ROWS.JSONL"),
+        (write_csv, "ROWS.CSV.GZ"),
         (write_other_types, "o.parquet"),
     ],
-    ids=["jsonl", "csv", "parquet", "other types"],
+    ids=["jsonl", "csv", "parquet", "jsonl in capitals", "csv in capitals", "other types"],
 )
 def test_formats_agree_and_each_row_has_one_reason(write: Any, name: str, tmp_path: Path) -> None:
     write(tmp_path / name)
@@ -99,6 +102,18 @@ def test_formats_agree_and_each_row_has_one_reason(write: Any, name: str, tmp_pa
     assert drops.unwanted == {"cancellation": 2, "nothing_sold": 1}  # what is missing passes no test
     assert drops.bad == BAD
     assert drops.examples.found["missing_user"][0][2] == "-  85123A  2010-12-01 08:26:00.000000  LAMP"
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_a_number_that_is_none_is_missing(tmp_path: Path, kind: str) -> None:
+    rows = [ROWS[0] | {"who": 17850.0}, ROWS[0] | {"who": float("nan")}]
+    if kind == "jsonl":
+        (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    events, drops = read(tmp_path)
+    assert events["user"].to_pylist() == ["17850"]
+    assert drops.bad == {"missing_user": 1}
 
 
 def test_broken_files_and_lines_are_counted(tmp_path: Path) -> None:
@@ -133,6 +148,12 @@ def test_a_condition_on_a_nested_column_is_refused(tmp_path: Path) -> None:
     where = [{"column": "tags", "one_of": ["a"], "reason": "untagged"}]
     with pytest.raises(DataError, match=r"the column 'tags' holds list<.*Name a column of numbers or text"):
         read(tmp_path / "rows.parquet", where=where)
+
+
+def test_rows_of_a_file_whose_name_is_no_utf8_have_reasons(tmp_path: Path) -> None:
+    write_jsonl(Path(os.fsdecode(bytes(tmp_path) + b"/caf\xe9.jsonl")))
+    events, drops = read(tmp_path)
+    assert (len(events), drops.bad) == (1, BAD)
 
 
 def test_text_files_are_no_tables(tmp_path: Path) -> None:

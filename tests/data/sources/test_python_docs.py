@@ -1,5 +1,6 @@
 """The documentation installed with Python as a corpus."""
 
+import os
 import sysconfig
 from pathlib import Path
 
@@ -39,6 +40,17 @@ def test_reads_docstrings_with_their_names_and_libraries(installed: Path) -> Non
     assert rows[0]["text"] == "What this module is for. " * 10
     assert bad.ids == ["site/broken.py"]
     assert bad.counts() == {"unreadable_source": 1}
+
+
+def test_a_name_that_is_no_utf8_and_a_link_to_nothing_cost_no_other_file(installed: Path) -> None:
+    """Editors leave such links beside a file that is open."""
+    text = (installed / "site" / "one" / "__init__.py").read_text()
+    Path(os.fsdecode(bytes(installed) + b"/site/caf\xe9.py")).write_text(text)
+    (installed / "site" / ".#two.py").symlink_to("somebody@a.host")
+    source, bad = PythonDocs(PythonDocs.Config()), BadRows()
+    rows = [row for part in source.partitions(2.0) for table in source.read(part, bad) for row in table.to_pylist()]
+    assert [row["id"] for row in rows] == ["codec", "codec.twice", "codec.twice#2", "caf?", "one"]
+    assert bad.ids == ["site/broken.py"]
 
 
 def test_a_file_that_is_gone_is_no_bad_row(installed: Path) -> None:

@@ -1,7 +1,9 @@
 """Files in an S3-compatible store that runs here: the same rows as from a folder."""
 
+import errno
 import gzip
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,7 +71,45 @@ def test_an_unknown_kind_of_store_is_refused() -> None:
         read("ftp://host/docs")
 
 
+def names(path: Path | str) -> list[str]:
+    return [file.name for file in stores.find(str(path))]
+
+
+def test_links_to_folders_are_followed_and_each_folder_is_read_once(tmp_path: Path) -> None:
+    write_files(tmp_path / "docs")
+    whole = names(tmp_path / "docs")
+    elsewhere = tmp_path / "elsewhere"
+    for name in ("x/one.txt", "x/y/two.txt"):
+        (elsewhere / name).parent.mkdir(parents=True, exist_ok=True)
+        (elsewhere / name).write_text("text")
+    links = {
+        "docs/again": "docs/deep", "docs/deep/up": "docs", "docs/b": "elsewhere", "docs/c": "elsewhere/x/y",
+        "docs/gone": "nowhere", "docs/self": "docs/self", "elsewhere/x/back": "docs", "elsewhere/z.txt": "docs/a.b.txt",
+    }  # fmt: skip
+    for link, target in links.items():
+        (tmp_path / link).symlink_to(tmp_path / target)
+    assert names(tmp_path / "docs") == sorted([*whole, "b/x/one.txt", "b/x/y/two.txt", "b/z.txt"])
+    assert [row["text"] for row in read(str(tmp_path / "docs"))[0] if row["id"] == "b/x/y/two.txt"] == ["text"]
+
+
+@pytest.mark.parametrize("name", ["deep", "link"])
+def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    write_files(tmp_path / "docs")
+    (tmp_path / "docs" / "link").symlink_to(tmp_path)
+    (tmp_path / "docs" / "lost+found").mkdir()
+    scandir = os.scandir
+
+    def forbidding(path: str) -> object:
+        if os.path.basename(path) in (name, "lost+found"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", forbidding)
+    with pytest.raises(DataError, match=rf"docs/{name} cannot be read: .*Permission denied.*Set that right"):
+        names(tmp_path / "docs")
+
+
 def test_files_come_in_the_order_of_their_folders(tmp_path: Path) -> None:
     write_files(tmp_path / "docs")
-    names = [file.name for file in stores.find(str(tmp_path / "docs"))]
-    assert names == ["a.b.txt", "a.jsonl", "deep/b.jsonl.gz", "deep/c.jsonl.zst", "deep/d.parquet", "deep/e.parquet"]
+    expected = ["a.b.txt", "a.jsonl", "deep/b.jsonl.gz", "deep/c.jsonl.zst", "deep/d.parquet", "deep/e.parquet"]
+    assert names(tmp_path / "docs") == expected

@@ -30,8 +30,8 @@ NEEDS = {".html": ("trafilatura",), ".htm": ("trafilatura",), ".warc": ("trafila
 
 
 def format_of(path: str) -> str:
-    """`.jsonl` for docs.jsonl.gz; empty for a format that nobody reads."""
-    name = PurePosixPath(path.replace("\\", "/"))
+    """`.jsonl` for docs.jsonl.gz and DOCS.JSONL; empty for a format that nobody reads."""
+    name = PurePosixPath(path.replace("\\", "/").lower())
     name = name.with_suffix("") if name.suffix in COMPRESSIONS else name
     return name.suffix if name.suffix in READERS else ""
 
@@ -46,7 +46,7 @@ def read(part: Part, columns: Columns, bad: BadRows) -> Iterator[Row]:
 
 
 def columns_of(path: str) -> list[str] | None:
-    """Column names where the file itself names them; None where it does not or is damaged.
+    """Column names where the file itself names them; None where it does not, holds nothing or is damaged.
 
     Raises DataError for a file that cannot be got at.
     """
@@ -55,7 +55,7 @@ def columns_of(path: str) -> list[str] | None:
             return list(pq.read_schema(arrow_file(path)).names)
         if format_of(path) == ".csv":
             with opened(path) as file:
-                return next(csv.reader(io.TextIOWrapper(file, "utf-8-sig", newline="")), [])
+                return next(filter(None, csv.reader(io.TextIOWrapper(file, "utf-8-sig", newline=""))), None)
     except UNREADABLE as error:
         raise_out_of_reach(path, error)
         return None

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, Protocol, cast
 
 import pyarrow as pa
 
-from raysl.data.sources.base import BadRows, Row
+from raysl.data.sources.base import BadRows, Row, as_text
 from raysl.data.sources.stores import open_bytes
 
 COMPRESSIONS = (".gz", ".zst")
@@ -46,9 +46,9 @@ class Columns(Protocol):
 
 def opened(path: str) -> BinaryIO:
     """The bytes of a file, decompressed."""
-    if path.endswith(".gz"):
+    if path.lower().endswith(".gz"):
         return cast(BinaryIO, gzip.open(open_bytes(path), "rb"))
-    if path.endswith(".zst"):
+    if path.lower().endswith(".zst"):
         return cast(BinaryIO, io.BufferedReader(pa.CompressedInputStream(open_bytes(path), "zstd")))
     return open_bytes(path)
 
@@ -58,9 +58,8 @@ def row_of(record: dict[str, Any], where: str, columns: Columns, bad: BadRows) -
     if not isinstance(text, str) or not text.strip():
         bad.add("missing_text", where)
         return
-    title = record.get(columns.title_column) if columns.title_column else None
+    named = (columns.title_column, columns.label_column, columns.id_column)
+    title, label, name = (as_text(record.get(column)) if column else None for column in named)
     if title is not None:
-        text = f"{' '.join(str(title).split())}\n{text}"
-    label = record.get(columns.label_column) if columns.label_column else None
-    name = record.get(columns.id_column) if columns.id_column else None
-    yield (where if name is None else str(name)), text, (None if label is None else str(label))
+        text = f"{' '.join(title.split())}\n{text}"
+    yield name or where, text, label

@@ -7,8 +7,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raysl.data.sources.base import BadRows
-from raysl.data.sources.readers import tables
+from raysl.data.sources.base import BadRows, as_text
+from raysl.data.sources.readers import format_of, tables
 from raysl.data.sources.readers.base import UNREADABLE, Part
 from raysl.data.sources.stores import arrow_file, raise_out_of_reach
 
@@ -24,12 +24,12 @@ def read_columns(part: Part, wanted: Sequence[str], bad: BadRows) -> Iterator[pa
     Columns of .parquet keep their types, those of .jsonl and .csv are text; what a row lacks is null. Raises DataError for
     a file that cannot be got at.
     """
-    name = part.path.removesuffix(".gz").removesuffix(".zst")
+    form = format_of(part.path)
     try:
-        if name.endswith(".parquet"):
+        if form == ".parquet":
             yield from _parquet(part, wanted)
         else:
-            records = tables.json_records(part, bad) if name.endswith(".jsonl") else tables.csv_records(part, bad)
+            records = tables.json_records(part, bad) if form == ".jsonl" else tables.csv_records(part, bad)
             yield from _tables(part.name, records, wanted, bad)
     except UNREADABLE as error:  # what came before the break has been yielded
         raise_out_of_reach(part.path, error)
@@ -77,14 +77,10 @@ def _table(name: str, rows: Sequence[tables.Record], wanted: Sequence[str], bad:
 
 
 def _as_text(value: Any) -> str | None:
-    """Numbers as Arrow writes them: 17850.0 is 17850."""
-    if isinstance(value, str):
-        return value
+    """Lists and records say nothing; true and false are what Arrow makes of them."""
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value) if isinstance(value, int | float) else None
+    return as_text(value) if isinstance(value, str | int | float) else None
 
 
 def _encodable(value: str) -> bool:

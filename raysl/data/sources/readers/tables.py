@@ -71,7 +71,7 @@ def csv_records(part: Part, bad: BadRows) -> Iterator[Record]:
         # A wrong byte becomes a lone surrogate, so that one bad field does not end the file.
         lines = _Lines(io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline=""))
         reader = csv.reader(lines, strict=True)
-        header = next(reader, [])
+        header = next(filter(None, reader), [])  # blank lines above it are no header
         for number, values in _csv_values(reader, lines):
             where = f"{part.name}:{number}"
             if values is None or len(values) != len(header):

@@ -1,16 +1,20 @@
 """Plain text: a file, a paragraph or a line is a document."""
 
+import codecs
+import io
 import re
 from collections.abc import Iterator
+from typing import BinaryIO, cast
 
 from raysl.data.sources.base import BadRows, Row
 from raysl.data.sources.readers.base import Columns, Part, opened
 
+UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 PARAGRAPH = re.compile(r"\n[ \t]*\n\s*")
 
 
 def _decoded(data: bytes) -> str:
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+    if data.startswith(UTF_16):
         return data.decode("utf-16")
     return data.decode("utf-8-sig")
 
@@ -36,11 +40,25 @@ def txt(part: Part, columns: Columns, bad: BadRows) -> Iterator[Row]:
 
 def _txt_lines(part: Part, bad: BadRows) -> Iterator[Row]:
     with opened(part.path) as file:
+        if cast(io.BufferedReader, file).peek(2).startswith(UTF_16):
+            yield from _utf16_lines(file, part.name, bad)
+            return
         for number, line in enumerate(file, start=1):
             try:
-                text = _decoded(line)
+                text = line.decode("utf-8-sig")
             except UnicodeDecodeError:
                 bad.add("invalid_utf8", f"{part.name}:{number}")
                 continue
             if text.strip():
                 yield f"{part.name}:{number}", text, None
+
+
+def _utf16_lines(file: BinaryIO, name: str, bad: BadRows) -> Iterator[Row]:
+    number = 0
+    try:
+        # Half of a pair comes through, so that its line alone is counted as a bad row.
+        for number, line in enumerate(io.TextIOWrapper(file, "utf-16", "surrogatepass", newline="\n"), start=1):
+            if line.strip():
+                yield f"{name}:{number}", line, None
+    except UnicodeDecodeError:  # half a character ends the file
+        bad.add("invalid_utf8", f"{name}:{number + 1}")
