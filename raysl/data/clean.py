@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from raysl import storage
 from raysl.catalog import FILTERS, SOURCES
@@ -110,6 +111,18 @@ def removed_rows(ids: Sequence[str], reasons: Sequence[str], kept_ids: Sequence[
     columns = (ids, reasons, kept_ids or nothing, nothing if jaccards is None else jaccards)
     arrays = [pa.array(values, field.type) for values, field in zip(columns, REMOVED, strict=True)]
     return pa.Table.from_arrays(arrays, schema=REMOVED)
+
+
+def read_texts(unit: Path, rows: NDArray[np.int64]) -> pa.ChunkedArray:
+    """Texts of some rows of a clean unit, which stand in their order there."""
+    return texts_at(pq.read_table(unit / ROWS, columns=[TEXT])[TEXT], rows)
+
+
+def texts_at(texts: pa.ChunkedArray, rows: NDArray[np.int64]) -> pa.ChunkedArray:
+    """In one chunk while 2 GiB hold them. A `take` would join all texts into one array before, which 2 GiB bound."""
+    mask = np.zeros(len(texts), np.bool_)
+    mask[rows] = True
+    return pa.table({TEXT: texts.filter(pa.array(mask))}).combine_chunks()[TEXT]
 
 
 def read_stats(folder: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raysl import storage
-from raysl.data.clean import PRINTS, ROWS
+from raysl.data.clean import PRINTS, read_texts
 from raysl.data.config import TokenizerConfig
 from raysl.data.dedup import ROW
 from raysl.data.prints import mapped, write_prints
@@ -136,7 +136,7 @@ def _draw(name: str, seed: int) -> float:
 def planned_documents(unit: Path, plan: Path, number: int) -> pa.Table:
     """The documents of one unit that stay, schema.DOCUMENT."""
     part = pq.read_table(plan / f"part-{number:05d}.parquet")
-    texts = pq.read_table(unit / ROWS, columns=[TEXT])[TEXT].take(part[ROW])
+    texts = read_texts(unit, part[ROW].to_numpy())
     return pa.table(
         {ID: part[ID], TEXT: texts, LABEL: part[LABEL], CLUSTER: part[CLUSTER], SPLIT: part[SPLIT]}, schema=DOCUMENT
     )
