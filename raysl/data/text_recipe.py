@@ -89,6 +89,7 @@ class TextRecipe(Recipe):
             self.run_left("deduplicate", decide_in_one_task, [((self.corpus, self.decided), self.decided)], "duplicates")
             return
         keyed = Keyed(self.corpus, self.work / "keyed")
+        keyed.begin()
         scatters = [(call, keyed.scattered(call[0])) for call in keyed.scatters()]
         self.run_left("scatter keys", keyed.scatter, scatters)
         self.run_left("gather keys", keyed.gather, [((n,), keyed.part(n)) for n in range(keyed.num_parts)])
