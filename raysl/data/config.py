@@ -48,7 +48,7 @@ class TokenizerConfig(Config):
     lowercase: bool = True
     """Whether case is dropped; generation wants it kept."""
     max_training_mb: float = Field(30.0, gt=0)
-    """Text the vocabulary is trained on at most, in MB."""
+    """Text the vocabulary is trained on, in MB: about as much, drawn at random, where the train split holds more."""
 
     @model_validator(mode="after")
     def _given_or_trained(self) -> "TokenizerConfig":

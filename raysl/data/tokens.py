@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from raysl.data.config import TokenizerConfig
 from raysl.data.dedup import ROW
 from raysl.data.prints import mapped, write_prints
 from raysl.data.tokenizer_file import load_tokenizer
+from raysl.errors import DataError
 from raysl.schema import (
     CLUSTER,
     DOCUMENT,
@@ -45,6 +47,8 @@ MARK = "\u2581"
 """Begins every word while the pieces of a WordPiece vocabulary are found."""
 MAX_ALPHABET = 1000
 """Characters of a WordPiece vocabulary at most, the most frequent ones; others are unknown."""
+LONG, PIECE = 1_000_000, 100_000
+"""Characters above which a document is drawn piece by piece to train on, and those of a piece."""
 
 
 def train_tokenizer(texts: Iterator[str], config: TokenizerConfig) -> "Tokenizer":
@@ -115,9 +119,22 @@ class TokenizerTrainer:
 
     def __call__(self, units: Sequence[Path], plan: Path, path: Path) -> dict[str, Any]:
         """Writes tokenizer.json: the given one, or one from (a seeded share of) the train split."""
-        text = self.given or train_tokenizer(self._texts(units, plan), self.config).to_str(pretty=True)
+        text = self.given or train_tokenizer(self._drawn(units, plan), self.config).to_str(pretty=True)
         storage.write_text(path, text)
         return {"vocab_size": len(json.loads(text)["model"]["vocab"])}
+
+    def _drawn(self, units: Sequence[Path], plan: Path) -> Iterator[str]:
+        """Raises DataError where there is nothing: the vocabulary would hold bytes alone."""
+        texts = self._texts(units, plan)
+        first = next(texts, None)
+        if first is not None:
+            return chain([first], texts)
+        if not self.train_bytes:
+            raise DataError("No document is in the train split. Lower prepare.split.validation and test, or give more data.")
+        raise DataError(
+            f"None of {self.train_bytes / 1e6:,.3g} MB of text was drawn to train the vocabulary on: "
+            f"prepare.tokenizer.max_training_mb={self.config.max_training_mb} is too little. Raise it."
+        )
 
     def _texts(self, units: Sequence[Path], plan: Path) -> Iterator[str]:
         share = self.config.max_training_mb * 1e6 / max(self.train_bytes, 1)
@@ -125,8 +142,17 @@ class TokenizerTrainer:
             documents = planned_documents(unit, plan, number)
             train = documents.filter(pc.equal(documents[SPLIT], TRAIN))
             for name, text in zip(train[ID].to_pylist(), train[TEXT].to_pylist(), strict=True):
-                if share >= 1 or _draw(name, self.seed) < share:
+                if share >= 1:
                     yield text
+                else:
+                    yield from (piece for named, piece in _pieces(name, text) if _draw(named, self.seed) < share)
+
+
+def _pieces(name: str, text: str) -> list[tuple[str, str]]:
+    """What is drawn or not: whole documents, but a long one could be all of the text, or more than is wanted of it."""
+    if len(text) <= LONG:
+        return [(name, text)]
+    return [(f"{name}:{start}", text[start : start + PIECE]) for start in range(0, len(text), PIECE)]
 
 
 def _draw(name: str, seed: int) -> float:
