@@ -21,8 +21,8 @@ from raysl.data.filters.base import Examples
 from raysl.data.prints import PrintSettings, make_prints, write_prints
 from raysl.data.redact import redact_column
 from raysl.data.sources import BadRows, Partition, Source
-from raysl.data.text import normalize_column
-from raysl.schema import ID, LABEL, RAW_DOCUMENT, REMOVED, TEXT
+from raysl.data.text import normalize, normalize_column
+from raysl.schema import HAS_TITLE, ID, LABEL, RAW_DOCUMENT, REMOVED, TEXT
 
 ROWS, PRINTS, DROPPED, STATS = "rows.parquet", "prints.arrow", "dropped.parquet", "stats.json"
 EMPTY = "empty"
@@ -43,7 +43,7 @@ class Cleaner:
         """Writes the clean rows of the partition to `folder` (whole or absent); returns and keeps the counts."""
         source: Source = SOURCES.load(self.config.source.type)(self.config.source)
         filters = self._filters()
-        bad, kept, dropped = BadRows(), [RAW_DOCUMENT.empty_table()], [REMOVED.empty_table()]
+        bad, kept, dropped = BadRows(), [self._schema.empty_table()], [REMOVED.empty_table()]
         num_rows, redacted = 0, Counter[str]()
         for table in source.read(partition, bad):
             num_rows += len(table)
@@ -61,6 +61,10 @@ class Cleaner:
             (temporary / STATS).write_text(json.dumps(stats))
         return stats
 
+    @property
+    def _schema(self) -> pa.Schema:
+        return RAW_DOCUMENT.append(pa.field(HAS_TITLE, pa.bool_())) if yields_titles(self.config) else RAW_DOCUMENT
+
     def _filters(self) -> list[Filter]:
         """All tests of a document in their order."""
         filters: list[Filter] = [Empty(None), *(FILTERS.load(one.type)(one) for one in self.config.filters)]
@@ -75,11 +79,13 @@ class Cleaner:
         if self.config.redact is not None:
             texts, counts = redact_column(texts, self.config.redact)
             redacted.update(counts)
+        titles = [has_title(text) for text in table[TEXT].to_pylist()] if HAS_TITLE in self._schema.names else None
         table = pa.table({ID: table[ID], TEXT: texts, LABEL: table[LABEL]}, schema=RAW_DOCUMENT)
         found = run_filters(filters, table)
         lost = np.flatnonzero(~found.passed)
         names = [reason for reason in found.reasons if reason is not None]
-        return found.batch.filter(pa.array(found.passed)), removed_rows(table[ID].take(lost).to_pylist(), names)
+        batch = found.batch if titles is None else found.batch.append_column(HAS_TITLE, [titles])
+        return batch.filter(pa.array(found.passed)), removed_rows(table[ID].take(lost).to_pylist(), names)
 
     def _stats(self, filters: Sequence[Filter], bad: BadRows, num_rows: int, rows: pa.Table) -> dict[str, Any]:
         examples = Examples(self.seed)
@@ -102,6 +108,15 @@ class Empty(Filter):
 
     def keep(self, batch: pa.Table) -> dict[str, Any]:
         return {EMPTY: np.array([bool(text) for text in batch[TEXT].to_pylist()], np.bool_)}
+
+
+def yields_titles(config: PrepareConfig) -> bool:
+    return getattr(config.source, "title_column", None) is not None
+
+
+def has_title(raw: str) -> bool:
+    """Whether something is left of the first line, which normalization takes away where it is blank."""
+    return bool(normalize(raw.partition("\n")[0]))
 
 
 def removed_rows(ids: Sequence[str], reasons: Sequence[str], kept_ids: Sequence[str] | None = None,

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raysl import storage
-from raysl.data.clean import PRINTS, read_texts
+from raysl.data.clean import PRINTS, ROWS, read_texts
 from raysl.data.config import TokenizerConfig
 from raysl.data.dedup import ROW
 from raysl.data.prints import mapped, write_prints
@@ -25,6 +25,7 @@ from raysl.errors import DataError
 from raysl.schema import (
     CLUSTER,
     DOCUMENT,
+    HAS_TITLE,
     ID,
     LABEL,
     SEPARATOR,
@@ -168,13 +169,21 @@ def planned_documents(unit: Path, plan: Path, number: int) -> pa.Table:
     )
 
 
+def planned_titles(unit: Path, plan: Path, number: int) -> pa.Array:
+    """Which of `planned_documents` have a title."""
+    rows = pq.read_table(plan / f"part-{number:05d}.parquet", columns=[ROW])[ROW]
+    if HAS_TITLE not in pq.read_schema(unit / ROWS).names:  # a unit that an earlier raysl has cleaned says nothing
+        return pa.repeat(True, len(rows))
+    return pa.array(pq.read_table(unit / ROWS, columns=[HAS_TITLE])[HAS_TITLE].to_numpy()[rows.to_numpy()], pa.bool_())
+
+
 @dataclass(frozen=True)
 class TokenWriter:
     """Writes what stays of one unit: documents, token shards of each split, index of prints. Pickled to the workers."""
 
     folder: Path
     titled: bool = False
-    """Whether the first line of a document is its title."""
+    """Whether the source has titles: the first line of a document that has one."""
 
     def __call__(self, unit: Path, plan: Path, number: int, done: Path) -> dict[str, Any]:
         """Every file is whole or absent; `done` is written last and holds the counts."""
@@ -183,6 +192,8 @@ class TokenWriter:
         documents = planned_documents(unit, plan, number)
         with storage.atomic_path(self.folder / "documents" / f"part-{number:05d}.parquet") as temporary:
             pq.write_table(documents, temporary)
+        if self.titled:
+            documents = documents.append_column(HAS_TITLE, planned_titles(unit, plan, number))
         stats = {split: self._write_split(documents, split, tokenizer, number) for split in SPLITS}
         self._write_index(unit, plan, number)
         storage.write_json(done, stats)
@@ -195,7 +206,7 @@ class TokenWriter:
         if len(own):
             table = pa.table({ID: own[ID], LABEL: own[LABEL], TOKENS: tokens}, schema=TOKENIZED)
             if self.titled:
-                counts = title_tokens(own[TEXT].to_pylist(), tokens, tokenizer)
+                counts = title_tokens(own[TEXT].to_pylist(), own[HAS_TITLE].to_pylist(), tokens, tokenizer)
                 table = table.append_column(TITLED.field(TITLE_TOKENS), [counts])
             write_prints(table, self.folder / "tokens" / split / f"shard-{number:05d}.arrow")
         num_bytes = pc.sum(pc.binary_length(own[TEXT])).as_py() or 0
@@ -209,13 +220,14 @@ class TokenWriter:
         write_prints(prints, self.folder / "dedup_index" / f"part-{number:05d}.arrow")
 
 
-def title_tokens(texts: Sequence[str], tokens: pa.ListArray, tokenizer: "Tokenizer") -> pa.Array:
-    """How many of each document's tokens its first line has; 0 where it has no other line.
+def title_tokens(texts: Sequence[str], titled: Sequence[bool], tokens: pa.ListArray, tokenizer: "Tokenizer") -> pa.Array:
+    """How many of each document's tokens its first line has; 0 where that is no title or it has no other line.
 
     A tokenizer that joins the end of a line with the next one leaves no place to part them: 0 too.
     """
-    lines = [text.partition("\n") for text in texts]
-    encoded = tokenizer.encode_batch_fast([first if rest else "" for first, _, rest in lines], add_special_tokens=False)
+    parts = zip(titled, (text.partition("\n") for text in texts), strict=True)
+    titles = [first if own and rest else "" for own, (first, _, rest) in parts]
+    encoded = tokenizer.encode_batch_fast(titles, add_special_tokens=False)
     values, offsets = tokens.values.to_numpy(), tokens.offsets.to_numpy()
     starts = (values[start : start + len(one.ids)] for start, one in zip(offsets, encoded, strict=False))
     counts = [len(one.ids) * (found.tolist() == one.ids) for found, one in zip(starts, encoded, strict=True)]

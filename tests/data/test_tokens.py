@@ -108,15 +108,15 @@ def test_a_special_token_in_a_text_is_text(kind: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["bpe", "wordpiece"])
 def test_tokens_of_the_first_line_are_counted_where_there_is_another(kind: str) -> None:
     tokenizer = train_tokenizer(iter(corpus()), TokenizerConfig(type=kind, vocab_size=400))
-    texts = ["bada dele\ndele mabo\nlele", "bada dele", "dele\n\nbada"]
+    texts = ["bada dele\ndele mabo\nlele", "bada dele", "dele\n\nbada", "bada\ndele"]
     rows = tokenize(texts, tokenizer)
     lines = [len(tokenizer.encode(line, add_special_tokens=False).ids) for line in ("bada dele", "dele")]
-    assert title_tokens(texts, rows, tokenizer).to_pylist() == [lines[0], 0, lines[1]]
+    assert title_tokens(texts, [True, True, True, False], rows, tokenizer).to_pylist() == [lines[0], 0, lines[1], 0]
 
 
 def test_a_tokenizer_that_joins_lines_gives_no_titles() -> None:
     tokenizer = Tokenizer(models.BPE({"a": 0, "\n": 1, "b": 2, "\nb": 3, "a\nb": 4}, [("\n", "b"), ("a", "\nb")]))
-    assert title_tokens(["a\nb"], tokenize(["a\nb"], tokenizer), tokenizer).to_pylist() == [0]
+    assert title_tokens(["a\nb"], [True], tokenize(["a\nb"], tokenizer), tokenizer).to_pylist() == [0]
 
 
 def test_each_document_ends_with_a_separator() -> None:

@@ -58,9 +58,9 @@ def row_of(record: dict[str, Any], where: str, columns: Columns, bad: BadRows) -
     if not isinstance(text, str) or not text.strip():
         bad.add("missing_text", where)
         return
-    title = record.get(columns.title_column) if columns.title_column else None
-    if title is not None:
-        text = f"{' '.join(str(title).split())}\n{text}"
+    if columns.title_column:
+        title = record.get(columns.title_column)
+        text = f"{'' if title is None else ' '.join(str(title).split())}\n{text}"
     label = record.get(columns.label_column) if columns.label_column else None
     name = record.get(columns.id_column) if columns.id_column else None
     yield (where if name is None else str(name)), text, (None if label is None else str(label))
