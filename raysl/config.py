@@ -40,7 +40,8 @@ class Config(BaseModel):
     )
 
     limits: ClassVar[frozenset[str]] = frozenset()
-    """Fields that say when work is broken off: their defaults stand for all values in what a stage is made of."""
+    """Fields that bound the work (when it is broken off, how much memory a task takes) and change no byte of what comes out:
+    their defaults stand for all values in what a stage is made of."""
     how: ClassVar[frozenset[str]] = frozenset()
     """Fields that say how the work is done and not what comes out; a stage is not made again because of them."""
 

@@ -20,7 +20,11 @@ TRAIN, VALIDATION, TEST = "train", "validation", "test"
 SPLITS = (TRAIN, VALIDATION, TEST)
 
 RAW_DOCUMENT = pa.schema([(ID, pa.string()), (TEXT, pa.string()), (LABEL, pa.string())])
-"""What a text source yields: `id` unique in the source, `label` null where there is none."""
+"""What a text source yields: `id` unique in the source, `label` null where there is none. A source whose config names a
+`title_column` puts the title into the first line of `text`, which is blank where there is none."""
+
+HAS_TITLE = "has_title"
+"""Beside the columns of a clean row where its source has titles."""
 
 DOCUMENT = pa.schema(
     [(ID, pa.string()), (TEXT, pa.string()), (LABEL, pa.string()), (CLUSTER, pa.int64()), (SPLIT, pa.string())]

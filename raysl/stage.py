@@ -5,10 +5,12 @@ A stage is done when its manifest names the same config, the same inputs and fil
 """
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
+
+from pydantic_core import to_jsonable_python
 
 import raysl
 from raysl import storage
@@ -21,6 +23,8 @@ MARKER = ".fingerprint"
 BEGUN_WITH, BEGUN_FROM, UNITS = ".config.json", ".inputs.json", ".units"
 """Beside it: the config, the inputs and a hash of the units of that work."""
 MADE = "was made"
+Keys = tuple[str, ...]
+"""Where a value stands in nested configs: ("prepare", "deduplicate", "max_task_mb")."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +108,7 @@ class Stage:
     name: str
     config: Mapping[str, Any]
     inputs: Mapping[str, str]
-    limits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    limits: Mapping[Keys, Any] = field(default_factory=dict)
     """`usual_limits` of the config: an earlier raysl wrote other values where `config` has these."""
     places: Mapping[str, str] = field(default_factory=dict)
     """Input that is no output of this run -> the setting that names it, as `key=value`."""
@@ -185,8 +189,7 @@ class Stage:
 
     def with_limits(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """A config that was written, with `limits` in place of what it says of them."""
-        changed = {name: {**config[name], **usual} for name, usual in self.limits.items() if config.get(name)}
-        return {**config, **changed}
+        return _limited(config, self.limits)
 
     def finish(self, counts: Mapping[str, Any], metrics: Mapping[str, Any], files: Mapping[str, str]) -> Manifest:
         """Commits the stage: from here on it is done, also where the machine stops next."""
@@ -220,21 +223,36 @@ def log_metrics(run_folder: str | Path, stage: str, **values: Any) -> None:
 def section(config: Config, *names: str) -> dict[str, Any]:
     """The named parts of a config as plain data: what a stage's fingerprint is made of. `Config.how` is left out."""
     parts = {name: value for name, value in config.model_dump(mode="json").items() if name in names}
-    usual = usual_limits(config, *names)
     for name, value in parts.items():
         whole = getattr(config, name)
         if isinstance(whole, Config) and isinstance(value, dict):
-            parts[name] = {key: inner for key, inner in value.items() if key not in whole.how} | usual[name]
-    return parts
+            parts[name] = {key: inner for key, inner in value.items() if key not in whole.how}
+    return _limited(parts, usual_limits(config, *names))
 
 
-def usual_limits(config: Config, *names: str) -> dict[str, dict[str, Any]]:
-    """Of each named part its `Config.limits`, with the values that stand for all others."""
+def usual_limits(config: Config, *names: str) -> dict[Keys, Any]:
+    """`Config.limits` of the named parts and of the configs inside them, with the values that stand for all others."""
     parts = {name: part for name in names if isinstance(part := getattr(config, name, None), Config)}
-    return {
-        name: {key: type(part).model_fields[key].default.model_dump(mode="json") for key in part.limits}
-        for name, part in parts.items()
-    }
+    return {(name, *keys): usual for name, part in parts.items() for keys, usual in _limits(part)}
+
+
+def _limits(part: Config) -> Iterator[tuple[Keys, Any]]:
+    for name, described in type(part).model_fields.items():
+        inner = getattr(part, name)
+        if name in part.limits:
+            yield (name,), to_jsonable_python(described.default)
+        elif isinstance(inner, Config):
+            yield from (((name, *keys), usual) for keys, usual in _limits(inner))
+
+
+def _limited(config: Mapping[str, Any], limits: Mapping[Keys, Any]) -> dict[str, Any]:
+    limited = dict(config)
+    for (first, *keys), usual in limits.items():
+        if not keys:
+            limited[first] = usual
+        elif limited.get(first):  # a part that is left out has no limits
+            limited[first] = _limited(limited[first], {tuple(keys): usual})
+    return limited
 
 
 WAY_OUT = "Name another folder with run_dir=..., or add --redo to make this stage and those after it again."

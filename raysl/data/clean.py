@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from raysl import storage
 from raysl.catalog import FILTERS, SOURCES
@@ -20,8 +21,8 @@ from raysl.data.filters.base import Examples
 from raysl.data.prints import PrintSettings, make_prints, write_prints
 from raysl.data.redact import redact_column
 from raysl.data.sources import BadRows, Partition, Source
-from raysl.data.text import normalize_column
-from raysl.schema import ID, LABEL, RAW_DOCUMENT, REMOVED, TEXT
+from raysl.data.text import normalize, normalize_column
+from raysl.schema import HAS_TITLE, ID, LABEL, RAW_DOCUMENT, REMOVED, TEXT
 
 ROWS, PRINTS, DROPPED, STATS = "rows.parquet", "prints.arrow", "dropped.parquet", "stats.json"
 EMPTY = "empty"
@@ -42,7 +43,7 @@ class Cleaner:
         """Writes the clean rows of the partition to `folder` (whole or absent); returns and keeps the counts."""
         source: Source = SOURCES.load(self.config.source.type)(self.config.source)
         filters = self._filters()
-        bad, kept, dropped = BadRows(), [RAW_DOCUMENT.empty_table()], [REMOVED.empty_table()]
+        bad, kept, dropped = BadRows(), [self._schema.empty_table()], [REMOVED.empty_table()]
         num_rows, redacted = 0, Counter[str]()
         for table in source.read(partition, bad):
             num_rows += len(table)
@@ -60,6 +61,10 @@ class Cleaner:
             (temporary / STATS).write_text(json.dumps(stats))
         return stats
 
+    @property
+    def _schema(self) -> pa.Schema:
+        return RAW_DOCUMENT.append(pa.field(HAS_TITLE, pa.bool_())) if yields_titles(self.config) else RAW_DOCUMENT
+
     def _filters(self) -> list[Filter]:
         """All tests of a document in their order."""
         filters: list[Filter] = [Empty(None), *(FILTERS.load(one.type)(one) for one in self.config.filters)]
@@ -74,11 +79,13 @@ class Cleaner:
         if self.config.redact is not None:
             texts, counts = redact_column(texts, self.config.redact)
             redacted.update(counts)
+        titles = [has_title(text) for text in table[TEXT].to_pylist()] if HAS_TITLE in self._schema.names else None
         table = pa.table({ID: table[ID], TEXT: texts, LABEL: table[LABEL]}, schema=RAW_DOCUMENT)
         found = run_filters(filters, table)
         lost = np.flatnonzero(~found.passed)
         names = [reason for reason in found.reasons if reason is not None]
-        return found.batch.filter(pa.array(found.passed)), removed_rows(table[ID].take(lost).to_pylist(), names)
+        batch = found.batch if titles is None else found.batch.append_column(HAS_TITLE, [titles])
+        return batch.filter(pa.array(found.passed)), removed_rows(table[ID].take(lost).to_pylist(), names)
 
     def _stats(self, filters: Sequence[Filter], bad: BadRows, num_rows: int, rows: pa.Table) -> dict[str, Any]:
         examples = Examples(self.seed)
@@ -103,6 +110,15 @@ class Empty(Filter):
         return {EMPTY: np.array([bool(text) for text in batch[TEXT].to_pylist()], np.bool_)}
 
 
+def yields_titles(config: PrepareConfig) -> bool:
+    return getattr(config.source, "title_column", None) is not None
+
+
+def has_title(raw: str) -> bool:
+    """Whether something is left of the first line, which normalization takes away where it is blank."""
+    return bool(normalize(raw.partition("\n")[0]))
+
+
 def removed_rows(ids: Sequence[str], reasons: Sequence[str], kept_ids: Sequence[str] | None = None,
                  jaccards: Sequence[float] | None = None) -> pa.Table:  # fmt: skip
     """Rows of schema.REMOVED."""
@@ -110,6 +126,18 @@ def removed_rows(ids: Sequence[str], reasons: Sequence[str], kept_ids: Sequence[
     columns = (ids, reasons, kept_ids or nothing, nothing if jaccards is None else jaccards)
     arrays = [pa.array(values, field.type) for values, field in zip(columns, REMOVED, strict=True)]
     return pa.Table.from_arrays(arrays, schema=REMOVED)
+
+
+def read_texts(unit: Path, rows: NDArray[np.int64]) -> pa.ChunkedArray:
+    """Texts of some rows of a clean unit, which stand in their order there."""
+    return texts_at(pq.read_table(unit / ROWS, columns=[TEXT])[TEXT], rows)
+
+
+def texts_at(texts: pa.ChunkedArray, rows: NDArray[np.int64]) -> pa.ChunkedArray:
+    """In one chunk while 2 GiB hold them. A `take` would join all texts into one array before, which 2 GiB bound."""
+    mask = np.zeros(len(texts), np.bool_)
+    mask[rows] = True
+    return pa.table({TEXT: texts.filter(pa.array(mask))}).combine_chunks()[TEXT]
 
 
 def read_stats(folder: Path) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from raysl.config import AnyFilter, AnySource, Config
 class DeduplicateConfig(Config):
     """Exact and near-duplicate removal (MinHash, Broder 1997; banding, Leskovec et al. ch. 3)."""
 
+    limits: ClassVar[frozenset[str]] = frozenset({"max_task_mb"})
+
     threshold: float = Field(0.8, gt=0, le=1)
     """Jaccard index of word shingles from which a document counts as a duplicate of a kept one."""
     ngram: int = Field(5, ge=1, le=20)
@@ -46,7 +48,7 @@ class TokenizerConfig(Config):
     lowercase: bool = True
     """Whether case is dropped; generation wants it kept."""
     max_training_mb: float = Field(30.0, gt=0)
-    """Text the vocabulary is trained on at most, in MB."""
+    """Text the vocabulary is trained on, in MB: about as much, drawn at random, where the train split holds more."""
 
     @model_validator(mode="after")
     def _given_or_trained(self) -> "TokenizerConfig":
@@ -184,6 +186,7 @@ class PrepareConfig(Config):
     """Raw data to clean, de-duplicated shards of fixed width."""
 
     how: ClassVar[frozenset[str]] = frozenset({"copy_to"})
+    limits: ClassVar[frozenset[str]] = frozenset({"max_bad_share"})
     later: ClassVar[frozenset[str]] = frozenset({"redact", "decontaminate", "images", "behaviour", "copy_to"})
 
     source: AnySource

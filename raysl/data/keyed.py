@@ -29,6 +29,8 @@ from raysl.data.ids import DOCUMENT_ROW, id_hashes, renamed
 from raysl.data.prints import mapped, write_prints
 
 KEY, ROOT = "key", "root"
+LIMIT = ".max_task_mb"
+"""In the folder: the limit that its files were made for."""
 SCATTERED = pa.schema([(KEY, pa.uint64()), (DOCUMENT_ROW, pa.int64())])
 FOREST = pa.schema([(DOCUMENT_ROW, pa.int64()), (ROOT, pa.int64())])
 BYTES_PER_KEY = 64
@@ -49,6 +51,14 @@ class Keyed:
     def num_parts(self) -> int:
         keys = len(self.corpus) * (self.corpus.settings.num_bands + 1)
         return max(1, ceil(keys * BYTES_PER_KEY / self.corpus.max_bytes))
+
+    def begin(self) -> None:
+        """Makes the folder ready. What another limit of memory has left there is cut otherwise: it is removed."""
+        limit, path = str(self.corpus.max_task_mb), self.folder / LIMIT
+        if not path.is_file() or path.read_text() != limit:
+            storage.remove(self.folder)
+            self.folder.mkdir(parents=True)
+            storage.write_text(path, limit)
 
     def scatters(self) -> list[tuple[int, int]]:
         most = self.corpus.max_bytes / (BYTES_PER_KEY * (self.corpus.settings.num_bands + 1))

@@ -18,7 +18,7 @@ from raysl.data.sources import Source
 from raysl.data.steps import WORK, Recipe
 from raysl.progress import say
 from raysl.run_config import RunConfig
-from raysl.stage import Manifest, Stage, check_same_config, section
+from raysl.stage import Manifest, Stage, check_same_config, section, usual_limits
 
 RECIPES = {
     "text": "raysl.data.text_recipe:TextRecipe",
@@ -28,13 +28,19 @@ RECIPES = {
 """Modality of the source -> how it is prepared."""
 
 
+def stage_of(config: RunConfig, source: Source) -> Stage:
+    """The bookkeeping of <run>/prepare."""
+    settings, limits = section(config, "prepare", "seed"), usual_limits(config, "prepare")
+    return Stage(config.folder, "prepare", settings, inputs_of(config.prepare, source), limits)
+
+
 def prepare(config: RunConfig, redo: bool = False) -> Manifest:
     """Makes <run>/prepare, or returns its manifest at once where nothing has changed.
 
     Raises DataError for a source that is missing, empty or mostly broken, and where the filters leave nothing.
     """
     source = SOURCES.load(config.prepare.source.type)(config.prepare.source)
-    stage = Stage(config.folder, "prepare", section(config, "prepare", "seed"), inputs_of(config.prepare, source))
+    stage = stage_of(config, source)
     manifest = stage.done()
     recipe_class = load_recipe(config.prepare.source.modality)
     if manifest is not None and not redo:

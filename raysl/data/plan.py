@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from raysl import storage
 from raysl.data import minhash
-from raysl.data.clean import ROWS, STATS, read_stats, removed_rows
+from raysl.data.clean import STATS, read_stats, read_texts, removed_rows
 from raysl.data.config import SplitConfig
 from raysl.data.decisions import BY_KEPT, CLUSTER, DECISIONS, JACCARD, KEPT, NEW_IDS, Corpus, between
 from raysl.data.dedup import EXACT, NEAR, PLAN, split_of, united_labels
@@ -111,7 +111,7 @@ class Planner:
         """Seeded examples with their text, which the prints do not hold."""
         examples = Examples(self.seed)
         if len(removed):
-            texts = pq.read_table(self.corpus.units[unit] / ROWS, columns=[TEXT])[TEXT].take(pa.array(removed))
+            texts = read_texts(self.corpus.units[unit], removed)
             table = pa.table({ID: duplicates[ID], TEXT: texts, "reason": duplicates["reason"]})
             for reason in (EXACT, NEAR):
                 examples.add(reason, table.filter(pc.equal(table["reason"], reason)))

@@ -39,7 +39,8 @@ def check(config: PrepareConfig, stats: Sequence[Mapping[str, Any]], rows_name: 
     if bad and sum(bad.values()) > config.max_bad_share * total:
         raise DataError(
             f"{where}: {sum(bad.values()):,} of {total:,} rows cannot be used ({_listed(bad)}), more than "
-            f"prepare.max_bad_share={config.max_bad_share}. Check the format and the column names of the source."
+            f"prepare.max_bad_share={config.max_bad_share}. Check the format and the column names of the source; "
+            "a larger share goes on from there without those rows."
         )
     if not any(one["clean"] for one in stats):
         reason = dropped.most_common(1)[0][0]

@@ -8,7 +8,7 @@ from typing import Any
 from raysl import storage
 from raysl.catalog import FILTERS
 from raysl.data import prepare_report
-from raysl.data.clean import STATS, Cleaner, read_counts, read_stats
+from raysl.data.clean import STATS, Cleaner, read_counts, read_stats, yields_titles
 from raysl.data.decisions import Corpus, batches, decide_in_one_task
 from raysl.data.decontaminate import write_ngrams
 from raysl.data.dedup import write_index_settings
@@ -89,6 +89,7 @@ class TextRecipe(Recipe):
             self.run_left("deduplicate", decide_in_one_task, [((self.corpus, self.decided), self.decided)], "duplicates")
             return
         keyed = Keyed(self.corpus, self.work / "keyed")
+        keyed.begin()
         scatters = [(call, keyed.scattered(call[0])) for call in keyed.scatters()]
         self.run_left("scatter keys", keyed.scatter, scatters)
         self.run_left("gather keys", keyed.gather, [((n,), keyed.part(n)) for n in range(keyed.num_parts)])
@@ -124,8 +125,7 @@ class TextRecipe(Recipe):
 
     def write_tokens(self) -> None:
         write_index_settings(self.folder / "dedup_index", PrintSettings.of(self.config.deduplicate))
-        titled = getattr(self.config.source, "title_column", None) is not None
-        writer = TokenWriter(self.folder, titled)
+        writer = TokenWriter(self.folder, yields_titles(self.config))
         calls = [(unit, self.plan_folder, number, tokens_done(unit)) for number, unit in enumerate(self.units)]
         left = [call for call in calls if not call[-1].is_file()]
         with self.step("tokenize", len(calls), len(left)) as step:

@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,14 +16,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raysl import storage
-from raysl.data.clean import PRINTS, ROWS
+from raysl.data.clean import PRINTS, ROWS, read_texts
 from raysl.data.config import TokenizerConfig
 from raysl.data.dedup import ROW
 from raysl.data.prints import mapped, write_prints
 from raysl.data.tokenizer_file import load_tokenizer
+from raysl.errors import DataError
 from raysl.schema import (
     CLUSTER,
     DOCUMENT,
+    HAS_TITLE,
     ID,
     LABEL,
     SEPARATOR,
@@ -45,6 +48,8 @@ MARK = "\u2581"
 """Begins every word while the pieces of a WordPiece vocabulary are found."""
 MAX_ALPHABET = 1000
 """Characters of a WordPiece vocabulary at most, the most frequent ones; others are unknown."""
+LONG, PIECE = 1_000_000, 100_000
+"""Characters above which a document is drawn piece by piece to train on, and those of a piece."""
 
 
 def train_tokenizer(texts: Iterator[str], config: TokenizerConfig) -> "Tokenizer":
@@ -115,9 +120,22 @@ class TokenizerTrainer:
 
     def __call__(self, units: Sequence[Path], plan: Path, path: Path) -> dict[str, Any]:
         """Writes tokenizer.json: the given one, or one from (a seeded share of) the train split."""
-        text = self.given or train_tokenizer(self._texts(units, plan), self.config).to_str(pretty=True)
+        text = self.given or train_tokenizer(self._drawn(units, plan), self.config).to_str(pretty=True)
         storage.write_text(path, text)
         return {"vocab_size": len(json.loads(text)["model"]["vocab"])}
+
+    def _drawn(self, units: Sequence[Path], plan: Path) -> Iterator[str]:
+        """Raises DataError where there is nothing: the vocabulary would hold bytes alone."""
+        texts = self._texts(units, plan)
+        first = next(texts, None)
+        if first is not None:
+            return chain([first], texts)
+        if not self.train_bytes:
+            raise DataError("No document is in the train split. Lower prepare.split.validation and test, or give more data.")
+        raise DataError(
+            f"None of {self.train_bytes / 1e6:,.3g} MB of text was drawn to train the vocabulary on: "
+            f"prepare.tokenizer.max_training_mb={self.config.max_training_mb} is too little. Raise it."
+        )
 
     def _texts(self, units: Sequence[Path], plan: Path) -> Iterator[str]:
         share = self.config.max_training_mb * 1e6 / max(self.train_bytes, 1)
@@ -125,8 +143,17 @@ class TokenizerTrainer:
             documents = planned_documents(unit, plan, number)
             train = documents.filter(pc.equal(documents[SPLIT], TRAIN))
             for name, text in zip(train[ID].to_pylist(), train[TEXT].to_pylist(), strict=True):
-                if share >= 1 or _draw(name, self.seed) < share:
+                if share >= 1:
                     yield text
+                else:
+                    yield from (piece for named, piece in _pieces(name, text) if _draw(named, self.seed) < share)
+
+
+def _pieces(name: str, text: str) -> list[tuple[str, str]]:
+    """What is drawn or not: whole documents, but a long one could be all of the text, or more than is wanted of it."""
+    if len(text) <= LONG:
+        return [(name, text)]
+    return [(f"{name}:{start}", text[start : start + PIECE]) for start in range(0, len(text), PIECE)]
 
 
 def _draw(name: str, seed: int) -> float:
@@ -136,10 +163,18 @@ def _draw(name: str, seed: int) -> float:
 def planned_documents(unit: Path, plan: Path, number: int) -> pa.Table:
     """The documents of one unit that stay, schema.DOCUMENT."""
     part = pq.read_table(plan / f"part-{number:05d}.parquet")
-    texts = pq.read_table(unit / ROWS, columns=[TEXT])[TEXT].take(part[ROW])
+    texts = read_texts(unit, part[ROW].to_numpy())
     return pa.table(
         {ID: part[ID], TEXT: texts, LABEL: part[LABEL], CLUSTER: part[CLUSTER], SPLIT: part[SPLIT]}, schema=DOCUMENT
     )
+
+
+def planned_titles(unit: Path, plan: Path, number: int) -> pa.Array:
+    """Which of `planned_documents` have a title."""
+    rows = pq.read_table(plan / f"part-{number:05d}.parquet", columns=[ROW])[ROW]
+    if HAS_TITLE not in pq.read_schema(unit / ROWS).names:  # a unit that an earlier raysl has cleaned says nothing
+        return pa.repeat(True, len(rows))
+    return pa.array(pq.read_table(unit / ROWS, columns=[HAS_TITLE])[HAS_TITLE].to_numpy()[rows.to_numpy()], pa.bool_())
 
 
 @dataclass(frozen=True)
@@ -148,7 +183,7 @@ class TokenWriter:
 
     folder: Path
     titled: bool = False
-    """Whether the first line of a document is its title."""
+    """Whether the source has titles: the first line of a document that has one."""
 
     def __call__(self, unit: Path, plan: Path, number: int, done: Path) -> dict[str, Any]:
         """Every file is whole or absent; `done` is written last and holds the counts."""
@@ -157,6 +192,8 @@ class TokenWriter:
         documents = planned_documents(unit, plan, number)
         with storage.atomic_path(self.folder / "documents" / f"part-{number:05d}.parquet") as temporary:
             pq.write_table(documents, temporary)
+        if self.titled:
+            documents = documents.append_column(HAS_TITLE, planned_titles(unit, plan, number))
         stats = {split: self._write_split(documents, split, tokenizer, number) for split in SPLITS}
         self._write_index(unit, plan, number)
         storage.write_json(done, stats)
@@ -169,7 +206,7 @@ class TokenWriter:
         if len(own):
             table = pa.table({ID: own[ID], LABEL: own[LABEL], TOKENS: tokens}, schema=TOKENIZED)
             if self.titled:
-                counts = title_tokens(own[TEXT].to_pylist(), tokens, tokenizer)
+                counts = title_tokens(own[TEXT].to_pylist(), own[HAS_TITLE].to_pylist(), tokens, tokenizer)
                 table = table.append_column(TITLED.field(TITLE_TOKENS), [counts])
             write_prints(table, self.folder / "tokens" / split / f"shard-{number:05d}.arrow")
         num_bytes = pc.sum(pc.binary_length(own[TEXT])).as_py() or 0
@@ -183,13 +220,14 @@ class TokenWriter:
         write_prints(prints, self.folder / "dedup_index" / f"part-{number:05d}.arrow")
 
 
-def title_tokens(texts: Sequence[str], tokens: pa.ListArray, tokenizer: "Tokenizer") -> pa.Array:
-    """How many of each document's tokens its first line has; 0 where it has no other line.
+def title_tokens(texts: Sequence[str], titled: Sequence[bool], tokens: pa.ListArray, tokenizer: "Tokenizer") -> pa.Array:
+    """How many of each document's tokens its first line has; 0 where that is no title or it has no other line.
 
     A tokenizer that joins the end of a line with the next one leaves no place to part them: 0 too.
     """
-    lines = [text.partition("\n") for text in texts]
-    encoded = tokenizer.encode_batch_fast([first if rest else "" for first, _, rest in lines], add_special_tokens=False)
+    parts = zip(titled, (text.partition("\n") for text in texts), strict=True)
+    titles = [first if own and rest else "" for own, (first, _, rest) in parts]
+    encoded = tokenizer.encode_batch_fast(titles, add_special_tokens=False)
     values, offsets = tokens.values.to_numpy(), tokens.offsets.to_numpy()
     starts = (values[start : start + len(one.ids)] for start, one in zip(offsets, encoded, strict=False))
     counts = [len(one.ids) * (found.tolist() == one.ids) for found, one in zip(starts, encoded, strict=True)]

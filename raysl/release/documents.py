@@ -33,10 +33,10 @@ def draw_split(folder: Path, split: str, count: int, seed: int) -> pa.Table:
     chosen = np.sort(np.random.default_rng(seed).permutation(total)[:count])
     tables, start = [], 0
     for path, size in zip(parts, sizes, strict=True):
-        local = chosen[(chosen >= start) & (chosen < start + size)] - start
+        local = np.isin(np.arange(start, start + size), chosen)
         start += size
-        if len(local):
-            tables.append(_of_split(path, split, list(COLUMNS)).take(local))
+        if local.any():  # filtered: a `take` joins texts into one array, which 2 GiB bound
+            tables.append(_of_split(path, split, list(COLUMNS)).filter(pa.array(local)))
     return pa.concat_tables(tables).select(list(COLUMNS))
 
 

@@ -124,6 +124,19 @@ def test_a_kill_costs_only_the_call_that_was_in_flight(tmp_path: Path) -> None:
     assert files_of(tmp_path / "decided") == files_of(tmp_path / "expected")
 
 
+def test_what_another_limit_of_memory_has_cut_otherwise_is_not_gone_on_with(tmp_path: Path) -> None:
+    table = table_of(edited(np.random.default_rng(0), 60))
+    few, many = (Keyed(corpus_of(tmp_path / str(mb), table, [20, 40], mb), tmp_path / "keyed") for mb in (0.02, MANY_TASKS))
+    few.begin()
+    run_missing(few, tmp_path / "expected")
+    few.begin()
+    assert few.groups.exists()
+    many.begin()
+    assert not few.groups.exists()
+    run_missing(many, tmp_path / "decided")
+    assert files_of(tmp_path / "decided") == files_of(tmp_path / "expected")
+
+
 def test_components_are_the_same_however_keys_are_divided() -> None:
     keys, documents = np.array([7, 7, 3, 3, 9, 9, 1], np.uint64), np.array([0, 4, 4, 2, 5, 6, 8])
     whole = forest_of_keys(keys, documents)

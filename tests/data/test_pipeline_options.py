@@ -53,6 +53,7 @@ def test_titles_are_known_in_the_shards(ray_cluster: Path) -> None:
     folder = ray_cluster / "titles"
     make_config(folder)  # writes a corpus
     rows = [{"text": f"{row['text']}\nEnd.", "name": str(row["id"])} for row in make_rows()[:60]]
+    rows += [{"text": f"{row['text']}\nEnd.", "name": None} for row in make_rows()[60:90]]
     (folder / "titled.jsonl").write_text("\n".join(map(json.dumps, rows)))
     source = {"type": "files", "path": str(folder / "titled.jsonl"), "title_column": "name"}
     config = make_config(folder, source=source)
@@ -61,5 +62,8 @@ def test_titles_are_known_in_the_shards(ray_cluster: Path) -> None:
     tokenizer = load_tokenizer(prepared / "tokenizer.json")
     found = TokenRows(prepared / "tokens" / "train", "titled", 64)
     titles = [row[: row.tolist().index(SEPARATOR)].tolist() for row in map(found.row, range(len(found)))]
-    assert len(titles) > 30
-    assert {tokenizer.decode(title).strip() for title in titles} <= {row["name"] for row in rows}
+    assert len(titles) > 50
+    said = [tokenizer.decode(title).strip() for title in titles]
+    untitled = [text for text in said if text.endswith("end.")]  # up to the [SEP] behind the whole document
+    assert 10 < len(untitled) < 31
+    assert {*said} - {*untitled} <= {row["name"] for row in rows}

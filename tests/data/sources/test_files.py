@@ -67,12 +67,15 @@ def test_a_suffix_may_be_in_capitals(tmp_path: Path) -> None:
 
 
 def test_a_title_is_the_first_line_of_its_text(tmp_path: Path) -> None:
+    """The line is blank where there is none."""
     rows = [{"text": "body", "name": " Of\n  lines "}, {"text": "a body", "name": None}]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
     (tmp_path / "b.csv").write_text("name,text\nOf lines,body\n")
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "c.parquet")
+    (tmp_path / "d.txt").write_text("Of\nlines")
     read_rows, bad = read(tmp_path, title_column="name")
-    assert [row["text"] for row in read_rows] == ["Of lines\nbody", "a body", "Of lines\nbody", "Of lines\nbody", "a body"]
+    titled, untitled = "Of lines\nbody", "\na body"
+    assert [row["text"] for row in read_rows] == [titled, untitled, titled, titled, untitled, "\nOf\nlines"]
     assert bad == {}
     with pytest.raises(DataError, match=r"has no column 'titel'.*prepare\.source\.title_column"):
         read(tmp_path, title_column="titel")

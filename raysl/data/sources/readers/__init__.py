@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from raysl.data.extras import require
 from raysl.data.sources.base import BadRows, Row
 from raysl.data.sources.readers import tables, text, web
-from raysl.data.sources.readers.base import COMPRESSIONS, UNREADABLE, Columns, Part, opened
+from raysl.data.sources.readers.base import COMPRESSIONS, TABLES, UNREADABLE, Columns, Part, opened
 from raysl.data.sources.stores import arrow_file, raise_out_of_reach
 
 __all__ = ["COMPRESSIONS", "FORMATS", "UNREADABLE", "Part", "check_installed", "columns_of", "format_of", "read"]
@@ -38,8 +38,12 @@ def format_of(path: str) -> str:
 
 def read(part: Part, columns: Columns, bad: BadRows) -> Iterator[Row]:
     """Yields the good rows of a part; the others go to `bad`. Raises DataError for a file that cannot be got at."""
+    form = format_of(part.path)
+    rows = READERS[form](part, columns, bad)
+    if columns.title_column and form not in TABLES:  # a blank first line: there is no title
+        rows = ((name, f"\n{text}", label) for name, text, label in rows)
     try:
-        yield from READERS[format_of(part.path)](part, columns, bad)
+        yield from rows
     except UNREADABLE as error:  # what came before the break has been yielded
         raise_out_of_reach(part.path, error)
         bad.add("unreadable_file", part.name)

@@ -13,6 +13,8 @@ import pyarrow as pa
 from raysl.data.sources.base import BadRows, Row, as_text
 from raysl.data.sources.stores import open_bytes
 
+TABLES = (".jsonl", ".csv", ".parquet")
+"""Formats of rows with columns."""
 COMPRESSIONS = (".gz", ".zst")
 UNREADABLE = (OSError, EOFError, zlib.error, pa.ArrowException, CsvError, UnicodeDecodeError)
 """A UnicodeDecodeError is a damaged .parquet, whose names or texts are no UTF-8."""
@@ -60,6 +62,6 @@ def row_of(record: dict[str, Any], where: str, columns: Columns, bad: BadRows) -
         return
     named = (columns.title_column, columns.label_column, columns.id_column)
     title, label, name = (as_text(record.get(column)) if column else None for column in named)
-    if title is not None:
-        text = f"{' '.join(title.split())}\n{text}"
+    if columns.title_column:
+        text = f"{' '.join((title or '').split())}\n{text}"
     yield name or where, text, label

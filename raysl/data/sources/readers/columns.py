@@ -9,10 +9,10 @@ import pyarrow.parquet as pq
 
 from raysl.data.sources.base import BadRows, as_text
 from raysl.data.sources.readers import format_of, tables
-from raysl.data.sources.readers.base import UNREADABLE, Part
+from raysl.data.sources.readers.base import TABLES, UNREADABLE, Part
 from raysl.data.sources.stores import arrow_file, raise_out_of_reach
 
-FORMATS = (".jsonl", ".csv", ".parquet")
+FORMATS = TABLES
 PLACE = " place"
 """Column that says where a row stands in its file."""
 ROWS = 65536
