@@ -366,7 +366,7 @@ MISTAKES = (
         EMBEDDED,
     ),
     Mistake(
-        10, "a row is its own neighbour", "train/probe.py", '    similarity.fill_diagonal_(float("-inf"))\n', "",
+        10, "a row is its own neighbour", "train/probe.py", '        similarity.diagonal(start).fill_(float("-inf"))\n', "",
         ("train/test_probe.py::test_neighbours_vote_by_hand",),
     ),
     Mistake(10, "another number of neighbours", "train/probe.py", "topk(min(k, ", "topk(min(20, ", VOTES),

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 from raysl.catalog import SOURCES
 from raysl.data import behaviour_report, cuts, prepare_report
-from raysl.data.clean import STATS, read_stats
-from raysl.data.config import BehaviourConfig
+from raysl.data.clean import STATS, read_counts, read_stats
+from raysl.data.config import BehaviourConfig, PrepareConfig
 from raysl.data.events import EventReader
 from raysl.data.items import CatalogueWriter
 from raysl.data.ordering import EventOrder
@@ -17,6 +17,10 @@ from raysl.data.sequences import SequenceWriter
 from raysl.data.sources import Partition
 from raysl.data.steps import Recipe
 from raysl.data.times import micros_of
+
+MAX_BUCKETS = 400
+"""Buckets of users at most. Every bucket looks into every partition, so as many as partitions would be 600 million looks
+for 50 GB; from 400 partitions on, memory of a bucket grows instead: 125 MB of text each at 50 GB."""
 
 
 @dataclass
@@ -26,6 +30,12 @@ class BehaviourRecipe(Recipe):
     rows_name: ClassVar[str] = "events"
     units: list[Path] = field(default_factory=list)
     ordered: list[Path] = field(default_factory=list)
+
+    @classmethod
+    def cut(cls, config: PrepareConfig, partitions: Sequence[Partition]) -> Any:
+        """Work with a bucket for every partition, however many, cannot be gone on with in fewer."""
+        buckets = bucket_a_partition(config, partitions)
+        return partitions if buckets <= MAX_BUCKETS else {"partitions": partitions, "buckets": MAX_BUCKETS}
 
     def run(self, partitions: Sequence[Partition]) -> tuple[dict[str, Any], dict[str, float]]:
         self.read(partitions)
@@ -39,19 +49,18 @@ class BehaviourRecipe(Recipe):
         return self.config.behaviour or BehaviourConfig()
 
     def read(self, partitions: Sequence[Partition]) -> None:
-        size_mb = SOURCES.load(self.config.source.type)(self.config.source).size_mb()
-        num_buckets = max(len(partitions), math.ceil(size_mb / self.config.partition_mb))
+        num_buckets = min(bucket_a_partition(self.config, partitions), MAX_BUCKETS)
         self.units = [self.work / f"read-{number:05d}" for number in range(len(partitions))]
         self.ordered = [self.work / f"order-{number:05d}" for number in range(num_buckets)]
         reader = EventReader(self.config, self.seed, num_buckets)
         calls = [(part, unit) for part, unit in zip(partitions, self.units, strict=True) if not unit.is_dir()]
         with self.step("read", len(partitions), len(calls)) as step:
             step.run_calls(reader, calls, lambda stats: (stats["clean"], "events"))
-        prepare_report.check(self.config, [read_stats(unit) for unit in self.units], self.rows_name, "prepare.source.where")
+        prepare_report.check(self.config, [read_counts(unit) for unit in self.units], self.rows_name, "prepare.source.where")
 
     def order(self) -> None:
-        order = EventOrder(self.seed, None if self.settings.split.cuts else self.bin_width)
-        calls = [(self.units, number, unit) for number, unit in enumerate(self.ordered) if not unit.is_dir()]
+        order = EventOrder(self.units, self.seed, None if self.settings.split.cuts else self.bin_width)
+        calls = [(number, unit) for number, unit in enumerate(self.ordered) if not unit.is_dir()]
         with self.step("order", len(self.ordered), len(calls)) as step:
             step.run_calls(order, calls, lambda stats: (stats["events"], "events"))
 
@@ -80,6 +89,12 @@ class BehaviourRecipe(Recipe):
         calls = [(unit, number, written(unit)) for number, unit in enumerate(self.ordered) if not written(unit).is_file()]
         with self.step("sequences", len(self.ordered), len(calls)) as step:
             step.run_calls(writer, calls, lambda stats: (sum(s["events"] for s in stats["splits"].values()), "events"))
+
+
+def bucket_a_partition(config: PrepareConfig, partitions: Sequence[Partition]) -> int:
+    """How many buckets of about the size of a partition the source makes."""
+    size_mb: float = SOURCES.load(config.source.type)(config.source).size_mb()
+    return max(len(partitions), math.ceil(size_mb / config.partition_mb))
 
 
 def written(unit: Path) -> Path:

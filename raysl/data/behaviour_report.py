@@ -1,6 +1,7 @@
 """What `prepare` says of behaviour: the drop table, the cuts, and the losses a model has to beat."""
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from raysl import storage
-from raysl.data.clean import STATS, read_stats
+from raysl.data.clean import STATS, read_counts, read_stats
 from raysl.data.filters.base import Examples
 from raysl.data.items import ITEMS
 from raysl.data.prepare_report import REPORT, as_example, summed
@@ -23,7 +24,7 @@ from raysl.schema import SPECIAL_TOKENS, SPLITS, TRAIN, UNKNOWN, VALIDATION
 def write(folder: Path, units: Sequence[Path], ordered: Sequence[Path], cuts: tuple[int, int], seed: int,
           usage: Mapping[str, Mapping[str, float]]) -> tuple[dict[str, Any], dict[str, float]]:  # fmt: skip
     """Writes report.json; returns the counts and metrics of the manifest. DataError where nothing is left to train on."""
-    read, sorted_ = [read_stats(unit) for unit in units], [read_stats(unit) for unit in ordered]
+    read, sorted_ = [read_counts(unit) for unit in units], [read_counts(unit) for unit in ordered]
     made = [storage.read_json(unit.with_name(f"{unit.name}.{STATS}")) for unit in ordered]
     splits = {split: summed(one["splits"][split] for one in made) for split in SPLITS}
     if not splits[TRAIN]["documents"]:
@@ -43,7 +44,7 @@ def write(folder: Path, units: Sequence[Path], ordered: Sequence[Path], cuts: tu
     }  # fmt: skip
     metrics = _metrics(folder, splits, counts["vocab_size"])
     examples = Examples(seed)
-    for one in [*read, *sorted_, *made]:
+    for one in chain(map(read_stats, [*units, *ordered]), made):
         examples.merge(one["examples"])
     storage.write_json(folder / REPORT, {
         "rows_name": "events", **counts,

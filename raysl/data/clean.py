@@ -145,5 +145,5 @@ def read_stats(folder: Path) -> dict[str, Any]:
 
 
 def read_counts(folder: Path) -> dict[str, Any]:
-    """The stats of a unit without its examples, which are large when there are thousands of units."""
-    return {name: value for name, value in read_stats(folder).items() if name != "examples"}
+    """The stats of a unit without its examples and buckets, which are large when there are thousands of units."""
+    return {name: value for name, value in read_stats(folder).items() if name not in ("examples", "buckets")}

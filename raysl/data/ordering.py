@@ -93,13 +93,15 @@ def _changes(codes: NDArray[np.int64]) -> NDArray[np.bool_]:
 class EventOrder:
     """Everything an ordering task needs besides its bucket; it is pickled to the workers."""
 
+    units: Sequence[Path]
+    """What the read tasks left."""
     seed: int
     bin_width: int | None
     """Microseconds in which events are counted, where cuts are to be drawn from that."""
 
-    def __call__(self, units: Sequence[Path], bucket: int, folder: Path) -> dict[str, Any]:
+    def __call__(self, bucket: int, folder: Path) -> dict[str, Any]:
         """Writes the events of one bucket in order to `folder` (whole or absent); returns the counts."""
-        ordered, repeats = in_order(read_bucket(units, bucket), self.seed)
+        ordered, repeats = in_order(read_bucket(self.units, bucket), self.seed)
         examples = Examples(self.seed)
         if len(repeats):
             examples.add(REPEAT, named(repeats))

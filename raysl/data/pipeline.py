@@ -53,7 +53,7 @@ def prepare(config: RunConfig, redo: bool = False) -> Manifest:
     partitions = source.partitions(config.prepare.partition_mb)
     if redo and manifest is not None:
         storage.remove(stage.folder)
-    folder = stage.begin(partitions)
+    folder = stage.begin(recipe_class.cut(config.prepare, partitions))
     recipe = recipe_class(folder, config.prepare, config.seed)
     storage.remove_unfinished(folder)
     counts, metrics = recipe.run(partitions)

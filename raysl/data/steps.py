@@ -35,6 +35,11 @@ class Recipe:
     usage: dict[str, dict[str, float]] = field(default_factory=dict)
     """What each step of this start took: wall `seconds`, `cpu_seconds` of its tasks, `peak_mb` of the largest task."""
 
+    @classmethod
+    def cut(cls, config: PrepareConfig, partitions: Sequence[Any]) -> Any:
+        """What the numbered units of the work are made from (JSON); work that was cut otherwise is begun anew."""
+        return partitions
+
     def run(self, partitions: Sequence[Any]) -> tuple[dict[str, Any], dict[str, float]]:
         """Does all steps; returns the counts and metrics of the manifest. `counts` holds documents_in, kept, dropped."""
         raise NotImplementedError

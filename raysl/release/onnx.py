@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from raysl import storage
 from raysl.errors import BundleError
+from raysl.models.load import WEIGHTS
 from raysl.models.text import PAD, Gpt, TextEncoder
 from raysl.release.runtime import Tokens, open_session, padded
 
@@ -24,6 +25,9 @@ Arrays = list[npt.NDArray[np.float32]]
 Axes = Mapping[str, Mapping[int, str]]
 VACUOUS = 1e-6
 """Outputs that differ by less between documents prove nothing (a zero head gives a perfect parity of 0.0)."""
+
+MOST_MB = 1536
+"""Weights of a model that is released, MB of 1,048,576 bytes: of a larger one torch writes them into a second file."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,17 @@ class GenerateGraph(nn.Module):
 
 TOKEN_AXES: Axes = {"tokens": {0: "batch", 1: "length"}}
 CACHE_AXES: Axes = {**TOKEN_AXES, "past_keys": {1: "batch", 3: "past"}, "past_values": {1: "batch", 3: "past"}}
+
+
+def check_size(folder: Path) -> None:
+    """BundleError where the trained model of a folder is too large for one file; looks at the size of its weights alone."""
+    path = folder / WEIGHTS
+    size_mb = path.stat().st_size / 2**20 if path.is_file() else 0.0
+    if size_mb > MOST_MB:
+        raise BundleError(
+            f"{path} holds {size_mb:,.0f} MB of weights. At most {MOST_MB:,} MB (402 million parameters) can be released: "
+            f"a larger model does not fit into one ONNX file. Choose a smaller pretrain.model, or use this from {folder}."
+        )
 
 
 def export_on_tokens(model: nn.Module, outputs: Sequence[str], path: Path, opset: int) -> None:
@@ -109,7 +124,7 @@ def check_free_axes(path: Path, axes: Axes) -> None:
 
     graph = onnx.load(str(path), load_external_data=False).graph
     if any(weight.data_location == onnx.TensorProto.EXTERNAL for weight in graph.initializer):
-        raise BundleError(f"{path.name} keeps its weights in a second file. Models above 2 GB cannot be released yet.")
+        raise BundleError(f"{path.name} keeps its weights in a second file. Release one below {MOST_MB:,} MB.")
     shapes = {value.name: value.type.tensor_type.shape.dim for value in graph.input}
     for name, free in axes.items():
         for axis, label in free.items():
@@ -142,6 +157,11 @@ def token_cases(rows: Sequence[Tokens], max_tokens: int) -> list[Tokens]:
     ordered = sorted((row[:max_tokens] for row in rows if len(row)), key=len)
     if not ordered:
         raise BundleError("There are no held-out documents to compare on. Give prepare.split.validation a larger share.")
+    if len({row.tobytes() for row in ordered}) < 2:
+        raise BundleError(
+            f"All held-out documents are the same in their first {max_tokens} tokens, so an answer that is the same to all "
+            f"would pass for a right one; two different ones are needed. Give prepare.split.validation a larger share."
+        )
     longest = np.resize(np.concatenate(ordered), max_tokens)
     spread = [ordered[int(i)] for i in np.linspace(0, len(ordered) - 1, 7)]
     alone = [[ordered[0]], [ordered[len(ordered) // 2]], [ordered[-1]], [longest]]

@@ -5,7 +5,7 @@ from pathlib import Path
 from raysl import schema
 from raysl.errors import BundleError
 from raysl.progress import say
-from raysl.release import model_registry
+from raysl.release import model_registry, onnx
 from raysl.release.build import Ingredients, build_bundle
 from raysl.release.bundle import BUNDLE, TOKENIZER, Bundle, open_bundle
 from raysl.release.documents import draw_split, first_documents
@@ -19,7 +19,8 @@ def release(config: RunConfig, redo: bool = False) -> Manifest:
     """Writes <run>/release/bundle and registers it as a version.
 
     The first version goes into production at once. A later one follows it unless it is worse on the held-out rows.
-    Raises BundleError, and registers nothing, where an export differs from its model by more than the tolerance.
+    Raises BundleError, and registers nothing, where an export differs from its model by more than the tolerance, and before
+    any work where a model is too large to export.
     """
     needed(config, "release")
     stage = _stage(config)
@@ -29,6 +30,8 @@ def release(config: RunConfig, redo: bool = False) -> Manifest:
         say(f"release: done already, version {made.counts['version']}  {stage.folder / 'bundle'}")
         return made
     check_same_config(stage, redo)
+    for name in ["pretrain"] + ["finetune"] * (config.finetune is not None):
+        onnx.check_size(config.folder / name)
     folder = stage.begin() / "bundle"
     if redo or not _intact(folder):
         remove(folder)

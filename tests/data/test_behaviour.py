@@ -1,5 +1,6 @@
 """Events to sequences, without Ray: what goes where, by hand and for any events."""
 
+import pickle
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -13,8 +14,11 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from raysl import schema, storage
+from raysl.data.behaviour_recipe import BehaviourRecipe
+from raysl.data.sources.interactions import Interactions
 from raysl.errors import DataError
 from tests.data.behaviour import (
+    LocalStep,
     Row,
     held_out,
     make_config,
@@ -153,6 +157,37 @@ def test_stopped_after_every_task_it_repeats_none_and_leaves_the_same_bytes(tmp_
     assert hashes[0] == hashes[1]
     assert num_tasks > 5
     assert num_starts == num_tasks  # one task each; the last start also writes the report
+
+
+def test_buckets_are_no_more_than_a_few_hundred(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every bucket looks into every partition: as many as partitions took 400 CPU hours for 50 GB."""
+    rows = [event(f"user{n % 7}", "pqrst"[n * n % 5], n % 20) for n in range(300)]
+    path = write_rows(tmp_path / "rows", rows, num_files=2)
+    many, few = (
+        make_config(path, tmp_path / name, partition_mb=0.005, min_item_events=1, **CUTS) for name in ("many", "few")
+    )
+    partitions = Interactions(many.prepare.source).partitions(0.005)
+    assert BehaviourRecipe.cut(many.prepare, partitions) == partitions
+    counts = prepare_locally(many)
+    monkeypatch.setattr("raysl.data.behaviour_recipe.MAX_BUCKETS", 2)
+    assert prepare_locally(few) == counts
+    folders = [config.folder / "prepare" for config in (many, few)]
+    for split in schema.SPLITS:
+        assert sequences(folders[0], split) == sequences(folders[1], split)
+    assert [len(list((folder / "held_out").iterdir())) > 2 for folder in folders] == [True, False]
+    assert BehaviourRecipe.cut(few.prepare, partitions) == {"partitions": partitions, "buckets": 2}  # earlier work goes
+
+
+def test_an_order_task_is_not_sent_the_names_of_all_partitions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The driver held them once for every bucket."""
+    rows = [event(f"user{n % 7}", "pqrst"[n * n % 5], n % 20) for n in range(300)]
+    config = make_config(write_rows(tmp_path / "rows", rows, num_files=2), tmp_path, partition_mb=0.001, **CUTS)
+    sent = []
+    called = LocalStep.run_calls
+    monkeypatch.setattr(LocalStep, "run_calls", lambda *a: sent.append([len(pickle.dumps(c)) for c in a[2]]) or called(*a))
+    prepare_locally(config)
+    assert len(sent[1]) > 10
+    assert max(sent[1]) < 500
 
 
 GROUPS = st.sampled_from([None, None, "g", "h"])

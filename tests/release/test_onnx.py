@@ -105,6 +105,19 @@ def test_the_cases_hold_every_batch_size_the_longest_input_and_mixed_paddings() 
     assert len({int((row != 0).sum()) for row in cases[-1]}) > 3
 
 
+@pytest.mark.parametrize("rows", [[ROWS[3]], [ROWS[3], ROWS[3], ROWS[3][:0]], [ROWS[6], np.append(ROWS[6], 9)]])
+def test_one_document_alone_is_no_fault_of_the_model(rows: list[np.ndarray]) -> None:
+    with pytest.raises(BundleError, match=r"two different ones are needed. Give prepare.split.validation a larger share"):
+        export.token_cases(rows, max_tokens=30)
+    assert export.token_cases([*rows, ROWS[1]], max_tokens=30)
+
+
+def test_the_largest_model_is_the_largest_that_torch_writes_as_one_file() -> None:
+    from torch.onnx._internal.exporter import _onnx_program
+
+    assert export.MOST_MB * 2**20 == _onnx_program._LARGE_MODEL_THRESHOLD
+
+
 def test_a_generator_reads_in_steps_what_it_reads_at_once(made: Exported) -> None:
     parity = export.check_generator_parity(made.gpt, made.generator_file, ROWS, tolerance=1e-5)
     assert parity.max_difference < 1e-5

@@ -100,6 +100,16 @@ def test_an_export_that_differs_is_not_released(released: RunConfig, tmp_path: P
     assert not (tmp_path / "run" / "release" / "bundle" / "bundle.json").exists()
 
 
+@pytest.mark.parametrize("name", ["pretrain", "finetune"])
+def test_a_model_too_large_for_one_file_is_refused_before_any_work(copied: RunConfig, name: str) -> None:
+    bundle = copied.folder / "release" / "bundle" / "bundle.json"
+    with open(copied.folder / name / "model.safetensors", "ab") as file:
+        file.truncate(2_000 * 2**20)  # takes no room on disk
+    with pytest.raises(BundleError, match=rf"{name}/model.safetensors holds 2,000 MB of weights. At most 1,536 MB"):
+        release(copied, redo=True)
+    assert bundle.is_file()
+
+
 def test_another_config_is_refused(copied: RunConfig) -> None:
     shorter = copied.release.model_copy(update={"max_tokens": 23})  # type: ignore[union-attr]
     with pytest.raises(ConfigError, match="max_tokens: 24 -> 23"):

@@ -73,6 +73,19 @@ def test_as_many_neighbours_vote_as_sharply_as_the_config_says() -> None:
     assert len(set(found)) == 4
 
 
+def test_rows_are_compared_some_at_a_time_with_the_same_votes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """50,000 rows beside 50,000 would be 10 GB on every rank."""
+    generator = torch.Generator().manual_seed(0)
+    embeddings, targets = torch.randn(90, 3, generator=generator), torch.arange(90) % 3
+    at_once = knn_accuracy(embeddings, targets, 5, 0.1)
+    monkeypatch.setattr("raysl.train.probe.COMPARED_AT_ONCE", 16)
+    shapes: list[tuple[int, ...]] = []
+    topk = Tensor.topk
+    monkeypatch.setattr(Tensor, "topk", lambda self, *a, **named: shapes.append(self.shape) or topk(self, *a, **named))
+    assert knn_accuracy(embeddings, targets, 5, 0.1) == at_once
+    assert shapes == [(16, 90)] * 5 + [(10, 90)]
+
+
 def test_the_probe_reads_whole_rows_as_they_are_in_evaluation_mode() -> None:
     """Check 10: rows of unlike length, a model with dropout; the accuracy is that of the encoder's own embeddings."""
     torch.manual_seed(0)

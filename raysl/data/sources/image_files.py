@@ -5,10 +5,13 @@ row groups (.parquet). A damaged file is one range, whose reader counts it; one 
 its ranges lie is not known, and the next start would cut it otherwise.
 """
 
+import io
+import pickle
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import IO, Any, Protocol
 
@@ -18,7 +21,7 @@ import pyarrow.parquet as pq
 from raysl.data.images import SUFFIXES
 from raysl.data.sources.base import BadRows, as_text, plain
 from raysl.data.sources.image_source import ImageRow
-from raysl.data.sources.stores import arrow_file, open_bytes, raise_out_of_reach
+from raysl.data.sources.stores import arrow_file, open_bytes, raise_out_of_reach, stamp
 
 MAX_MEMBERS = 1024
 """Pictures of one unit, at most, where they can be counted without reading them."""
@@ -29,6 +32,10 @@ UNREADABLE = (
 )  # fmt: skip
 """A RuntimeError is an encrypted archive, or a compression that Python does not know."""
 UNREADABLE_FILE, TOO_LARGE, MISSING = "unreadable_file", "file_too_large", "missing_image"
+NO_MEMBERS = b"PK\5\6" + bytes(18)
+"""A .zip of nothing."""
+MEMBERS_AT_ONCE = 128
+"""Members of a .zip that are unpacked together from what is remembered of it."""
 Range = tuple[int, int, int]
 """First, last (excluded; -1 is the end), and about how many bytes lie between."""
 
@@ -61,8 +68,7 @@ def read(path: str, name: str, start: int, stop: int, columns: Columns, bad: Bad
 
 def is_hidden(name: str) -> bool:
     """Files that systems leave beside pictures: ._photo.jpg, __MACOSX/..."""
-    parts = PurePosixPath(name).parts
-    return any(part.startswith(".") for part in parts) or "__MACOSX" in parts
+    return any((part.startswith(".") and part != ".") or part == "__MACOSX" for part in name.split("/"))
 
 
 def columns_of(path: str) -> list[str] | None:
@@ -93,21 +99,42 @@ def _folder_label(name: str, columns: Columns) -> str | None:
 
 
 def _is_picture(name: str) -> bool:
-    return PurePosixPath(name).suffix.lower() in SUFFIXES and not is_hidden(name)
+    return name.lower().endswith(SUFFIXES) and not is_hidden(name)
 
 
 def _is_class(name: str) -> bool:
     return name.lower().endswith(".cls")
 
 
-def _members(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
-    return [info for info in archive.infolist() if not info.is_dir() and _is_picture(info.filename)]
+def _members(path: str) -> list[zipfile.ZipInfo]:
+    with open_bytes(path) as file, zipfile.ZipFile(file) as archive:
+        return [info for info in archive.infolist() if not info.is_dir() and _is_picture(info.filename)]
+
+
+class _Members:
+    """Pictures of a .zip, packed: what Python says of a member takes 600 bytes, and an archive may have millions."""
+
+    def __init__(self, infos: list[zipfile.ZipInfo]) -> None:
+        self.count = len(infos)
+        starts = range(0, len(infos), MEMBERS_AT_ONCE)
+        self._packed = [zlib.compress(pickle.dumps(infos[start : start + MEMBERS_AT_ONCE]), 1) for start in starts]
+
+    def between(self, start: int, stop: int) -> Iterator[zipfile.ZipInfo]:
+        for block in range(start // MEMBERS_AT_ONCE, -(-stop // MEMBERS_AT_ONCE)):
+            first = block * MEMBERS_AT_ONCE
+            infos: list[zipfile.ZipInfo] = pickle.loads(zlib.decompress(self._packed[block]))
+            yield from infos[max(start - first, 0) : stop - first]
+
+
+@lru_cache(maxsize=2)
+def _remembered(path: str, size: int, time_ns: int) -> _Members:
+    """Read once by a process: the list of an archive of a million members takes ten seconds, and has 70,000 ranges."""
+    return _Members(_members(path))
 
 
 def _zip_index(path: str, size: int, num_bytes: int) -> Iterator[Range]:
     try:
-        with open_bytes(path) as file, zipfile.ZipFile(file) as archive:
-            sizes = [info.compress_size for info in _members(archive)]
+        sizes = [info.compress_size for info in _members(path)]
     except UNREADABLE as error:
         raise_out_of_reach(path, error)
         yield 0, -1, size
@@ -128,8 +155,10 @@ def _ranges(members: Iterable[Range], num_bytes: int) -> Iterator[Range]:
 
 
 def _zip(path: str, name: str, start: int, stop: int, columns: Columns, bad: BadRows) -> Iterator[ImageRow]:
-    with open_bytes(path) as file, zipfile.ZipFile(file) as archive:
-        for info in _members(archive)[start : None if stop < 0 else stop]:
+    members = _remembered(path, *stamp(path))
+    with open_bytes(path) as file, zipfile.ZipFile(io.BytesIO(NO_MEMBERS)) as archive:
+        archive.fp = file  # of what it opens it is told the place, so it need not read the list itself
+        for info in members.between(start, members.count if stop < 0 else min(stop, members.count)):
             inner = f"{name}/{info.filename}"
             try:
                 with archive.open(info) as member:

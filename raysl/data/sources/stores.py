@@ -160,6 +160,18 @@ def open_bytes(path: str) -> BinaryIO:
     return cast(BinaryIO, io.BufferedReader(arrow_file(path)))
 
 
+def stamp(path: str) -> tuple[int, int]:
+    """Size and modification time in ns of one file: other ones are another content. OSError where it is gone."""
+    if not is_remote(path):
+        stat = os.stat(path)
+        return stat.st_size, stat.st_mtime_ns
+    system, key = _opened(path.rpartition("/")[0])
+    info = system.get_file_info(f"{key}/{path.rpartition('/')[2]}")
+    if info.type != fs.FileType.File:
+        raise FileNotFoundError(errno.ENOENT, "No such file", path)
+    return info.size, info.mtime_ns
+
+
 def is_out_of_reach(error: BaseException) -> bool:
     """Whether the file could not be got at (gone, forbidden, disk or network), so that nothing is known of its content."""
     if isinstance(error, FileNotFoundError | PermissionError | ConnectionError | TimeoutError):

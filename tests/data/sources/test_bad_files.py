@@ -240,6 +240,7 @@ def test_a_disk_that_fails_at_a_member_of_an_archive_is_no_bad_row(tmp_path: Pat
     data = io.BytesIO()
     with zipfile.ZipFile(data, "w") as archive:
         archive.writestr("a.png", b"picture" * 1000)
+    (tmp_path / "a.zip").write_bytes(data.getvalue())
     monkeypatch.setattr("raysl.data.sources.image_files.open_bytes", lambda path: FailingStart(data.getvalue()))
     with pytest.raises(DataError, match=r"a.zip cannot be read: .*Input/output error"):
         list(Images(Images.Config(path=str(tmp_path))).images([("a.zip", 0, -1)], BadRows()))

@@ -94,7 +94,7 @@ def test_blank_cells_are_missing_and_whole_numbers_are_written_alike(tmp_path: P
     else:
         pq.write_table(pa.table({"text": ["x"] * 3, "l": labels, "name": ["", " ", None]}), path)
     rows, bad = read(path, label_column="l", title_column="name", id_column="name")
-    assert [(row["text"], row["label"]) for row in rows] == [("x", "1"), ("x", None), ("x", None)]
+    assert [(row["text"], row["label"]) for row in rows] == [("\nx", "1"), ("\nx", None), ("\nx", None)]
     assert bad == {}
     assert len({row["id"] for row in rows}) == 3
     assert next(row["id"] for row in read(path, id_column="l")[0]) == "1"

@@ -142,6 +142,28 @@ def test_a_damaged_member_of_an_archive_is_counted_alone(folder: Path, tmp_path:
     assert (len(rows), bad) == (11, {"unreadable_file": 1})
 
 
+def test_the_list_of_an_archive_is_read_once_by_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list of a million members for each of 70,000 ranges would take weeks."""
+    names = [f"{'ab'[number % 2]}/{number:04d}.png" for number in range(600)]
+    with zipfile.ZipFile(tmp_path / "many.zip", "w") as archive:
+        for name in names:
+            archive.writestr(name, name)
+    lists = []
+    listed = zipfile.ZipFile.infolist
+    monkeypatch.setattr(zipfile.ZipFile, "infolist", lambda self: lists.append(1) or listed(self))
+    rows, bad, num_parts = read(tmp_path / "many.zip", 1e-4)
+    assert rows == [(f"many.zip/{name}", name.encode(), name[0]) for name in names]
+    assert (bad, num_parts) == ({}, 60)
+    assert len(lists) == 2  # to divide it, and to read it
+
+
+def test_an_archive_that_was_written_anew_is_listed_anew(tmp_path: Path) -> None:
+    for name in ("first.png", "other.png"):
+        with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+            archive.writestr(name, name)
+        assert read(tmp_path / "a.zip")[0] == [(f"a.zip/{name}", name.encode(), None)]
+
+
 def test_a_file_that_is_too_large_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("raysl.data.sources.image_files.MAX_BYTES", 10)
     for name in ("folder", "all.zip", "plain.tar"):
