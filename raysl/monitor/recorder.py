@@ -74,6 +74,7 @@ class RowFiles:
         self.folder, self.writer, self.schema, self.max_rows = folder, writer, arrow_schema, max_rows
         self._rows: list[dict[str, Any]] = []
         self._sequence = 0
+        self._unreadable: set[Path] = set()
 
     def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Writes `rows` to disk, or raises OSError and keeps nothing of them."""
@@ -88,6 +89,7 @@ class RowFiles:
         table = pa.Table.from_pylist([*self._rows, *rows], self.schema)
         with storage.atomic_path(self.folder / f"{self.writer}-{self._sequence:08d}.parquet") as temporary:
             pq.write_table(table, temporary, compression="zstd")
+            storage.sync(temporary)  # a rename alone can leave an empty file where the power fails
         self._rows.extend(rows)
 
     def _prune(self) -> None:
@@ -101,6 +103,14 @@ class RowFiles:
                 kept += pq.read_metadata(path).num_rows
             except FileNotFoundError:  # another writer pruned it
                 continue
+            except pa.ArrowInvalid as error:
+                if path not in self._unreadable:
+                    _warn_unreadable(path, error)
+                self._unreadable.add(path)
+
+
+def _warn_unreadable(path: Path, error: pa.ArrowInvalid) -> None:
+    logger.warning("%s is left out, it cannot be read: %s", path, error)
 
 
 def row_files(folder: Path) -> list[Path]:
@@ -206,5 +216,7 @@ def _read(folder: Path, arrow_schema: pa.Schema) -> pa.Table:
             tables.append(pq.read_table(path, schema=arrow_schema, partitioning=None))
         except FileNotFoundError:  # pruned meanwhile
             continue
+        except pa.ArrowInvalid as error:
+            _warn_unreadable(path, error)
     table = pa.concat_tables(tables) if tables else arrow_schema.empty_table()
     return table.take(pc.sort_indices(table, sort_keys=[("time", "ascending")]))

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from raysl import storage
 from raysl.monitor import recorder
 from raysl.monitor.recorder import Label, Record, Recorder, read_records, row_files
 
@@ -147,6 +148,35 @@ def test_a_folder_that_was_removed_is_made_again(tmp_path: Path) -> None:
     writer.record(_record("b", 1))
     writer.close()
     assert _names(tmp_path)[-1] == "b"
+
+
+def test_a_file_that_cannot_be_read_costs_its_own_rows_and_one_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = tmp_path / "records" / "gone-00000000.parquet"
+    broken.parent.mkdir()
+    broken.touch()
+    writer = _recorder(tmp_path)
+    for name in ("a", "b"):
+        writer.record(_record(name))
+        writer.flush()
+    writer.close()
+    assert writer.dropped == 0
+    assert caplog.text.count(f"{broken} is left out") == 1
+    assert _names(tmp_path) == ["a", "b"]
+
+
+def test_a_file_is_on_disk_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[tuple[int, list[Path]]] = []
+
+    def sync(path: Path) -> None:
+        synced.append((pq.read_metadata(path).num_rows, row_files(path.parent)))
+
+    monkeypatch.setattr(storage, "sync", sync)
+    writer = _recorder(tmp_path)
+    writer.record(_record("a"))
+    writer.close()
+    assert synced == [(1, [])]
 
 
 DIE_IN_THE_THIRD_WRITE = """
