@@ -4,6 +4,7 @@ This spares the hop through Ray Serve's Python proxy, which costs more CPU than 
 """
 
 import asyncio
+import math
 import socket
 
 import uvicorn
@@ -12,9 +13,15 @@ from raysl.errors import ServeError
 from raysl.serve.http import HttpApp
 
 KEEP_ALIVE_SECONDS = 75
-DRAIN_SECONDS = 10
 NOTICE_SECONDS = 0.5
 """How long connections that are open get their answers with `connection: close` before idle ones are closed."""
+SENDING_SECONDS = 3
+"""For an answer that is ready in the last moment to reach its client."""
+
+
+def drain_seconds(request_timeout_s: float) -> int:
+    """How long a listener that stops waits for the answers to the requests in flight, of which the last is a 503."""
+    return math.ceil(request_timeout_s) + SENDING_SECONDS
 
 
 class Listener:
@@ -23,7 +30,7 @@ class Listener:
     def __init__(self, app: HttpApp, listening: socket.socket) -> None:
         config = uvicorn.Config(
             app, lifespan="off", access_log=False, log_config=None, server_header=False,
-            timeout_keep_alive=KEEP_ALIVE_SECONDS, timeout_graceful_shutdown=DRAIN_SECONDS,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS, timeout_graceful_shutdown=drain_seconds(app.config.request_timeout_s),
         )  # fmt: skip
         self._server = uvicorn.Server(config)
         self._app, self._socket = app, listening
