@@ -29,12 +29,16 @@ STALE_SECONDS = 3600
 
 RECORD = pa.schema(
     [
-        ("request_id", pa.string()), ("time", pa.timestamp("us", tz="UTC")), ("task", pa.string()), ("text", pa.string()),
-        ("prediction", pa.string()), ("confidence", pa.float64()), ("latency_ms", pa.float64()),
-        ("model_ms", pa.float64()), ("version", pa.int64()), ("embedding", pa.list_(pa.float32())),
+        ("request_id", pa.string()), ("time", pa.timestamp("us", tz="UTC")), ("task", pa.string()),
+        ("text", pa.large_string()), ("prediction", pa.large_string()), ("confidence", pa.float64()),
+        ("latency_ms", pa.float64()), ("model_ms", pa.float64()), ("version", pa.int64()),
+        ("embedding", pa.large_list(pa.float32())),
     ]
 )  # fmt: skip
-"""A request: `latency_ms` from its last byte to its answer, `model_ms` its share of the model's batch."""
+"""A request: `latency_ms` from its last byte to its answer, `model_ms` its share of the model's batch.
+
+Large types, because all rows together can pass the 2 GiB that the others hold; files with those are read too.
+"""
 
 LABELLED = pa.schema([("request_id", pa.string()), ("time", pa.timestamp("us", tz="UTC")), ("label", pa.string())])
 """A label that came later, at /v1/feedback."""
@@ -197,10 +201,13 @@ def _remove_stale(folder: Path) -> None:
             continue
 
 
-def read_records(run_folder: str | Path, max_rows: int | None = None) -> pa.Table:
-    """All recorded requests of a run, the newest last, with `label` from feedback (null without; the last one wins)."""
+def read_records(run_folder: str | Path, max_rows: int | None = None, where: pc.Expression | None = None) -> pa.Table:
+    """All recorded requests of a run, the newest last, with `label` from feedback (null without; the last one wins).
+
+    `where` says which of them, by the columns of RECORD; the others take no memory.
+    """
     root = Path(run_folder)
-    records = _read(root / RECORDS, RECORD)
+    records = _read(root / RECORDS, RECORD, where)
     if max_rows is not None:
         records = records.slice(max(0, len(records) - max_rows))
     labels = _read(root / FEEDBACK, LABELLED)
@@ -209,11 +216,11 @@ def read_records(run_folder: str | Path, max_rows: int | None = None) -> pa.Tabl
     return records.append_column("label", pa.array(found, pa.string()))
 
 
-def _read(folder: Path, arrow_schema: pa.Schema) -> pa.Table:
+def _read(folder: Path, arrow_schema: pa.Schema, where: pc.Expression | None = None) -> pa.Table:
     tables = []
     for path in row_files(folder):
         try:
-            tables.append(pq.read_table(path, schema=arrow_schema, partitioning=None))
+            tables.append(pq.read_table(path, schema=arrow_schema, partitioning=None, filters=where))
         except FileNotFoundError:  # pruned meanwhile
             continue
         except pa.ArrowInvalid as error:
