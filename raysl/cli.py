@@ -120,6 +120,8 @@ def _checked(name: str, arguments: argparse.Namespace) -> "RunConfig":
     config = run_config.load(arguments.yaml, arguments.overrides)
     if COMMANDS[name].section:
         run_config.needed(config, str(COMMANDS[name].section))
+    if getattr(arguments, "serve", False):
+        run_config.needed(config, "serve")
     if in_job() and not Path(config.run_dir).is_absolute():
         raise ConfigError(
             f"run_dir is {config.run_dir!r}, but the current folder of a submitted job is a copy that goes with it. "

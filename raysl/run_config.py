@@ -132,6 +132,15 @@ class RunConfig(Config):
         return self
 
     @model_validator(mode="after")
+    def _records_are_enough_to_monitor(self) -> "RunConfig":
+        if self.serve is not None and (record := self.serve.record).enabled and record.max_rows < self.monitor.min_rows:
+            raise ValueError(
+                f"serve.record.max_rows must be at least monitor.min_rows, got {record.max_rows} < {self.monitor.min_rows}: "
+                f"no window would get a verdict. To keep no requests set serve.record.enabled=false"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _titles_to_view(self) -> "RunConfig":
         if self.pretrain is not None and getattr(self.pretrain.objective, "views", None) == "title":
             source = self.prepare.source

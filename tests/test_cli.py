@@ -85,6 +85,13 @@ def test_unknown_option_is_refused(smallest_yaml: Path, capsys: pytest.CaptureFi
     assert "unrecognized arguments: --redo" in refused(capsys, "monitor", smallest_yaml, "--redo")
 
 
+def test_to_go_on_into_serving_needs_its_section_before_the_first_stage(
+    smallest_yaml: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "run", lambda *_, **__: pytest.fail("stages were made"))
+    assert "has no section `serve:`" in refused(capsys, "run", smallest_yaml, "serve=null", "--serve")
+
+
 def test_missing_section_is_refused(smallest_yaml: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = refused(capsys, "release", smallest_yaml, "release=null")
     assert said.startswith("error: The config of run 'smallest' has no section `release:`")

@@ -74,6 +74,25 @@ def test_a_grey_pixel_is_predicted_as_it_is() -> None:
     run_config.load(SMOKE / "mae.yaml", ["pretrain.model.patch_size=1", "pretrain.objective.normalize_target=false"])
 
 
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("monitor.window_rows=99",
+         "monitor: window_rows must be at least min_rows, got 99 < 100: no window would get a verdict."),
+        ("serve.record.max_rows=99",
+         "serve.record.max_rows must be at least monitor.min_rows, got 99 < 100: no window would get a verdict. To keep no "
+         "requests set serve.record.enabled=false."),
+    ],
+)  # fmt: skip
+def test_a_monitor_that_could_not_give_a_verdict_is_refused(override: str, line: str) -> None:
+    assert refused("bert", override) == line
+    run_config.load(SMOKE / "bert.yaml", [override, "monitor.min_rows=99"])
+
+
+def test_without_records_their_number_does_not_matter() -> None:
+    run_config.load(SMOKE / "bert.yaml", ["serve.record={enabled: false, max_rows: 1}"])
+
+
 def test_contrast_needs_two_rows() -> None:
     line = refused("bert", "pretrain.global_batch_size=1", "pretrain.num_workers=1")
     assert line.endswith("compares the rows of a batch with each other: global_batch_size must be at least 2, got 1.")

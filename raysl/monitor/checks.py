@@ -12,7 +12,6 @@ from raysl.metrics import drift
 from raysl.metrics.drift import Deals, TestResult
 from raysl.metrics.latency import latency
 from raysl.monitor.config import NUM_TESTS, MonitorConfig
-from raysl.monitor.recorder import read_records
 from raysl.monitor.window import Window, monitored_task, newest_window, reference_window
 from raysl.progress import say
 from raysl.release.bundle import open_bundle
@@ -69,7 +68,7 @@ def monitor(config: RunConfig) -> MonitorResult:
     version, folder = production(config.folder)
     bundle = open_bundle(folder)
     recorded = (config.serve.record if config.serve else RecordConfig()).max_text_chars
-    window = newest_window(read_records(config.folder), bundle, version, config.monitor.window_rows, recorded)
+    window = newest_window(config.folder, bundle, version, config.monitor.window_rows, recorded)
     result = judge(reference_window(bundle, recorded), window, config.monitor, version, monitored_task(bundle))
     kept = config.folder / "monitor"
     storage.write_json(kept / "latest.json", asdict(result))

@@ -12,7 +12,7 @@ class MonitorConfig(Config):
     """When the recorded traffic counts as different from the window kept at release."""
 
     window_rows: int = Field(500, ge=50)
-    """Newest recorded requests that are compared."""
+    """Newest recorded requests that are compared, at least `min_rows`."""
     min_rows: int = Field(100, ge=20)
     """Fewer recorded requests give no verdict."""
     false_alarm_rate: float = Field(0.01, gt=0, lt=0.5)
@@ -23,6 +23,15 @@ class MonitorConfig(Config):
     """Median latency over the reference's from which speed counts as fallen."""
     min_slow_ms: float = Field(100.0, ge=0)
     """Median latency below which speed never counts as fallen, in ms: the reference knows no network and no queue."""
+
+    @model_validator(mode="after")
+    def _window_holds_enough_rows(self) -> "MonitorConfig":
+        if self.window_rows < self.min_rows:
+            raise ValueError(
+                f"window_rows must be at least min_rows, got {self.window_rows} < {self.min_rows}: no window would get a "
+                f"verdict"
+            )
+        return self
 
     @model_validator(mode="after")
     def _enough_null_windows(self) -> "MonitorConfig":

@@ -29,12 +29,16 @@ STALE_SECONDS = 3600
 
 RECORD = pa.schema(
     [
-        ("request_id", pa.string()), ("time", pa.timestamp("us", tz="UTC")), ("task", pa.string()), ("text", pa.string()),
-        ("prediction", pa.string()), ("confidence", pa.float64()), ("latency_ms", pa.float64()),
-        ("model_ms", pa.float64()), ("version", pa.int64()), ("embedding", pa.list_(pa.float32())),
+        ("request_id", pa.string()), ("time", pa.timestamp("us", tz="UTC")), ("task", pa.string()),
+        ("text", pa.large_string()), ("prediction", pa.large_string()), ("confidence", pa.float64()),
+        ("latency_ms", pa.float64()), ("model_ms", pa.float64()), ("version", pa.int64()),
+        ("embedding", pa.large_list(pa.float32())),
     ]
 )  # fmt: skip
-"""A request: `latency_ms` from its last byte to its answer, `model_ms` its share of the model's batch."""
+"""A request: `latency_ms` from its last byte to its answer, `model_ms` its share of the model's batch.
+
+Large types, because all rows together can pass the 2 GiB that the others hold; files with those are read too.
+"""
 
 LABELLED = pa.schema([("request_id", pa.string()), ("time", pa.timestamp("us", tz="UTC")), ("label", pa.string())])
 """A label that came later, at /v1/feedback."""
@@ -74,6 +78,7 @@ class RowFiles:
         self.folder, self.writer, self.schema, self.max_rows = folder, writer, arrow_schema, max_rows
         self._rows: list[dict[str, Any]] = []
         self._sequence = 0
+        self._unreadable: set[Path] = set()
 
     def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Writes `rows` to disk, or raises OSError and keeps nothing of them."""
@@ -88,6 +93,7 @@ class RowFiles:
         table = pa.Table.from_pylist([*self._rows, *rows], self.schema)
         with storage.atomic_path(self.folder / f"{self.writer}-{self._sequence:08d}.parquet") as temporary:
             pq.write_table(table, temporary, compression="zstd")
+            storage.sync(temporary)  # a rename alone can leave an empty file where the power fails
         self._rows.extend(rows)
 
     def _prune(self) -> None:
@@ -101,6 +107,14 @@ class RowFiles:
                 kept += pq.read_metadata(path).num_rows
             except FileNotFoundError:  # another writer pruned it
                 continue
+            except pa.ArrowInvalid as error:
+                if path not in self._unreadable:
+                    _warn_unreadable(path, error)
+                self._unreadable.add(path)
+
+
+def _warn_unreadable(path: Path, error: pa.ArrowInvalid) -> None:
+    logger.warning("%s is left out, it cannot be read: %s", path, error)
 
 
 def row_files(folder: Path) -> list[Path]:
@@ -187,10 +201,13 @@ def _remove_stale(folder: Path) -> None:
             continue
 
 
-def read_records(run_folder: str | Path, max_rows: int | None = None) -> pa.Table:
-    """All recorded requests of a run, the newest last, with `label` from feedback (null without; the last one wins)."""
+def read_records(run_folder: str | Path, max_rows: int | None = None, where: pc.Expression | None = None) -> pa.Table:
+    """All recorded requests of a run, the newest last, with `label` from feedback (null without; the last one wins).
+
+    `where` says which of them, by the columns of RECORD; the others take no memory.
+    """
     root = Path(run_folder)
-    records = _read(root / RECORDS, RECORD)
+    records = _read(root / RECORDS, RECORD, where)
     if max_rows is not None:
         records = records.slice(max(0, len(records) - max_rows))
     labels = _read(root / FEEDBACK, LABELLED)
@@ -199,12 +216,14 @@ def read_records(run_folder: str | Path, max_rows: int | None = None) -> pa.Tabl
     return records.append_column("label", pa.array(found, pa.string()))
 
 
-def _read(folder: Path, arrow_schema: pa.Schema) -> pa.Table:
+def _read(folder: Path, arrow_schema: pa.Schema, where: pc.Expression | None = None) -> pa.Table:
     tables = []
     for path in row_files(folder):
         try:
-            tables.append(pq.read_table(path, schema=arrow_schema, partitioning=None))
+            tables.append(pq.read_table(path, schema=arrow_schema, partitioning=None, filters=where))
         except FileNotFoundError:  # pruned meanwhile
             continue
+        except pa.ArrowInvalid as error:
+            _warn_unreadable(path, error)
     table = pa.concat_tables(tables) if tables else arrow_schema.empty_table()
     return table.take(pc.sort_indices(table, sort_keys=[("time", "ascending")]))

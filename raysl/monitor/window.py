@@ -1,6 +1,7 @@
 """Rows of traffic, or of the reference, as the arrays that are compared."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raysl import schema
+from raysl.monitor.recorder import read_records
 from raysl.release.bundle import CLASSIFIER, REFERENCE, Bundle
 from raysl.release.reference import answer
 from raysl.release.runtime import Runner
@@ -50,13 +52,13 @@ def reference_window(bundle: Bundle, max_text_chars: int) -> Window:
     return _window(rows, bundle, max_text_chars)
 
 
-def newest_window(records: pa.Table, bundle: Bundle, version: int, count: int, max_text_chars: int) -> Window:
+def newest_window(run_folder: Path, bundle: Bundle, version: int, count: int, max_text_chars: int) -> Window:
     """The newest `count` recorded requests to the monitored task that `version` answered.
 
     `max_text_chars` are recorded of a text; records from before it was lowered are cut to it.
     """
-    chosen = pc.and_(pc.equal(records["task"], monitored_task(bundle)), pc.equal(records["version"], version))
-    records = records.filter(pc.and_(chosen, pc.is_valid(records[schema.TEXT]))).sort_by("time")
+    chosen = (pc.field("task") == monitored_task(bundle)) & (pc.field("version") == version)
+    records = read_records(run_folder, where=chosen & pc.field(schema.TEXT).is_valid())
     return _window(records.slice(max(0, records.num_rows - count)), bundle, max_text_chars)
 
 

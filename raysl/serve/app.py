@@ -27,6 +27,8 @@ from raysl.serve.session import BundleSession
 logger = logging.getLogger(__name__)
 
 READY_SECONDS = 60.0
+DELETE_SECONDS = 60
+"""How long Ray Serve waits for an application to end before it gives up."""
 WATCH_SECONDS = 2.0
 SERVICE_FILE = "service.json"
 """Left in the run folder while the service runs: url, pid, version."""
@@ -101,8 +103,13 @@ def _stop_ray_serve(service: ServiceHandle) -> None:
 
     if not ray.is_initialized():
         return
+    from raysl.serve.deployment import stopping_seconds
+
     with suppress(RayServeException):  # it never came up
-        ray_serve.delete(service.app)
+        for _ in range(1 + stopping_seconds(service.settings.config) // DELETE_SECONDS):
+            with suppress(TimeoutError):
+                ray_serve.delete(service.app)
+                break
         if service.local:
             ray_serve.shutdown()
 
@@ -211,10 +218,14 @@ def _wait_until_answering(service: ServiceHandle) -> None:
 
 
 def ask(url: str, path: str, body: Any = None, timeout: float = 30.0) -> dict[str, Any]:
-    """One HTTP query: GET, or POST where there is a body. Raises OSError (HTTPError) where the answer is not 200."""
+    """One HTTP query: GET, or POST where there is a body. Raises OSError (HTTPError) where the answer is not 200.
+
+    Goes to `url` itself, whatever `http_proxy` says: a proxy elsewhere does not reach a service of this machine.
+    """
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url + path, data, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=timeout) as response:
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with direct.open(request, timeout=timeout) as response:
         return dict(json.load(response))
 
 

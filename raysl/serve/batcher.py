@@ -86,7 +86,7 @@ class Batcher:
     async def _run(self, requests: list[Any]) -> list[Batched]:
         started = self._batch_started = time.perf_counter()
         try:
-            responses = await asyncio.get_running_loop().run_in_executor(self._thread, self.predict, requests)
+            responses = await asyncio.get_running_loop().run_in_executor(self._thread, self._predict, requests)
         finally:
             self._batch_started = None
         if len(responses) != len(requests):
@@ -95,6 +95,12 @@ class Batcher:
             )
         seconds = (time.perf_counter() - started) / len(requests)
         return [Batched(response, seconds) for response in responses]
+
+    def _predict(self, requests: list[Any]) -> Sequence[Any]:
+        try:
+            return self.predict(requests)
+        except StopIteration as error:  # no future takes it, so the callers would wait for ever
+            raise RuntimeError("predict raised StopIteration") from error
 
     def close(self) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)

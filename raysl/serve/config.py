@@ -13,7 +13,7 @@ class RecordConfig(Config):
     enabled: bool = True
     """Whether requests and answers are recorded at all."""
     max_rows: int = Field(100_000, ge=1)
-    """Newest requests kept on disk; older ones go."""
+    """Newest requests kept on disk, at least `monitor.min_rows`; older ones go."""
     flush_seconds: float = Field(2.0, gt=0)
     """Longest time a request waits in memory before it is written."""
     queue_rows: int = Field(10_000, ge=1)

@@ -4,14 +4,17 @@ import ray
 from ray import serve
 from ray.serve import Application
 
+from raysl.serve.config import ServeConfig
 from raysl.serve.http import HttpApp
-from raysl.serve.listener import Listener
+from raysl.serve.listener import Listener, drain_seconds
 from raysl.serve.port import borrow
 from raysl.serve.scaling import ByRequestsInFlight
 from raysl.serve.service import Service, Settings
 
 DEPLOYMENT = "replica"
 MAX_START_ATTEMPTS = 3
+CLOSING_SECONDS = 5
+"""For a replica to write its records once the requests in flight are answered."""
 
 
 @serve.ingress()
@@ -64,11 +67,16 @@ def application(settings: Settings, port_path: str | None, local: bool) -> Appli
         max_ongoing_requests=config.max_ongoing_requests, max_queued_requests=config.max_queued_requests,
         backpressure_config={"status_code": 503, "retry_after_s": 1.0}, max_surge_percent=_surge_percent(settings, local),
         health_check_period_s=5, health_check_timeout_s=15, graceful_shutdown_wait_loop_s=0.5,
-        graceful_shutdown_timeout_s=15, max_constructor_retry_count=MAX_START_ATTEMPTS,
+        graceful_shutdown_timeout_s=stopping_seconds(config), max_constructor_retry_count=MAX_START_ATTEMPTS,
         logging_config={"enable_access_log": False},
         **({"num_replicas": config.min_replicas} if fixed else {"autoscaling_config": scaling}),
     )  # fmt: skip
     return deployment(Replica).bind(settings, port_path)
+
+
+def stopping_seconds(config: ServeConfig) -> int:
+    """How long a replica with requests in flight may take to stop; one without takes a second."""
+    return drain_seconds(config.request_timeout_s) + CLOSING_SECONDS
 
 
 def _surge_percent(settings: Settings, local: bool) -> int:

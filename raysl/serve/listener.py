@@ -4,17 +4,70 @@ This spares the hop through Ray Serve's Python proxy, which costs more CPU than 
 """
 
 import asyncio
+import math
 import socket
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from raysl.errors import ServeError
 from raysl.serve.http import HttpApp
 
 KEEP_ALIVE_SECONDS = 75
-DRAIN_SECONDS = 10
 NOTICE_SECONDS = 0.5
 """How long connections that are open get their answers with `connection: close` before idle ones are closed."""
+MAX_HEAD_BYTES = 65_536
+"""Largest address and headers of a request together; above it 431."""
+SENDING_SECONDS = 3
+"""For an answer that is ready in the last moment to reach its client."""
+
+
+def drain_seconds(request_timeout_s: float) -> int:
+    """How long a listener that stops waits for the answers to the requests in flight, of which the last is a 503."""
+    return math.ceil(request_timeout_s) + SENDING_SECONDS
+
+
+class LimitedHeads(HttpToolsProtocol):
+    """uvicorn's protocol, which alone takes a head of any size and joins its parts in quadratic time on the event loop."""
+
+    _head_bytes, _heads = 0, 0
+    _in_head, _between_requests, _too_large = False, True, False
+
+    def data_received(self, data: bytes) -> None:
+        heads, between_requests = self._heads, self._between_requests
+        super().data_received(data)
+        if not self._in_head:
+            self._head_bytes = 0
+        elif self._heads == heads + between_requests:  # else the head has begun somewhere in `data`, behind a body
+            self._head_bytes += len(data)
+        if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+            self._too_large = True
+            self.send_400_response("")
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._heads += 1
+        self._in_head, self._between_requests = True, False
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD_BYTES:
+            self._too_large = True
+            raise ValueError("the head is too large")  # the parser's caller then answers with `send_400_response`
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._between_requests = True
+
+    def send_400_response(self, msg: str) -> None:
+        if not self._too_large:
+            super().send_400_response(msg)
+            return
+        reason = f"The address and headers are larger than the {MAX_HEAD_BYTES} bytes allowed."
+        head = f"content-type: text/plain; charset=utf-8\r\ncontent-length: {len(reason)}\r\nconnection: close"
+        self.transport.write(f"HTTP/1.1 431 Request Header Fields Too Large\r\n{head}\r\n\r\n{reason}".encode())
+        self.transport.close()
 
 
 class Listener:
@@ -22,8 +75,8 @@ class Listener:
 
     def __init__(self, app: HttpApp, listening: socket.socket) -> None:
         config = uvicorn.Config(
-            app, lifespan="off", access_log=False, log_config=None, server_header=False,
-            timeout_keep_alive=KEEP_ALIVE_SECONDS, timeout_graceful_shutdown=DRAIN_SECONDS,
+            app, http=LimitedHeads, lifespan="off", access_log=False, log_config=None, server_header=False,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS, timeout_graceful_shutdown=drain_seconds(app.config.request_timeout_s),
         )  # fmt: skip
         self._server = uvicorn.Server(config)
         self._app, self._socket = app, listening

@@ -28,6 +28,12 @@ def test_auc_counts_pairs_in_order() -> None:
     assert drift.auc(scores, positive).tolist() == [0.75]
 
 
+def test_auc_counts_a_tie_half() -> None:
+    scores = np.array([[1.0], [2.0], [2.0], [2.0]])
+    positive = np.array([[False], [False], [True], [True]])
+    assert drift.auc(scores, positive).tolist() == [0.75]
+
+
 def test_ks_distance_by_hand_with_ties() -> None:
     dealt = drift.deal(4, 2, 50, seed=0)
     result = drift.distribution_test(np.array([1.0, 1.0, 2.0, 2.0]), np.array([2.0, 2.0]), dealt)
@@ -38,6 +44,20 @@ def test_equal_values_never_differ() -> None:
     dealt = drift.deal(30, 20, 100, seed=0)
     assert drift.distribution_test(np.ones(30), np.ones(20), dealt).p_value == 1.0
     assert drift.category_test(["a"] * 30, ["a"] * 20, dealt).p_value == 1.0
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-8], ids=["constant", "constant but for rounding"])
+def test_equal_embeddings_never_differ(noise: float) -> None:
+    """Those of texts that were not kept, or of an encoder that collapsed."""
+    one = np.random.default_rng(0).normal(size=64) / 8
+    result = drift.classifier_test(np.tile(one, (60, 1)), np.tile(one + noise, (40, 1)), drift.deal(60, 40, 100, seed=0))
+    assert (result.statistic, result.p_value) == (0.5, 1.0)
+
+
+def test_few_distinct_embeddings_in_equal_shares_are_no_drift() -> None:
+    kinds = np.random.default_rng(0).normal(size=(3, 64))
+    reference, window = kinds[np.arange(300) % 3], kinds[np.arange(150) % 3]
+    assert drift.classifier_test(reference, window, drift.deal(300, 150, 100, seed=0)).p_value > 0.2
 
 
 def test_category_statistic_is_one_for_nothing_in_common() -> None:

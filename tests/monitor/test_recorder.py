@@ -8,11 +8,14 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from raysl import storage
 from raysl.monitor import recorder
-from raysl.monitor.recorder import Label, Record, Recorder, read_records, row_files
+from raysl.monitor.recorder import RECORD, Label, Record, Recorder, read_records, row_files
 
 
 def _record(name: str, seconds: float = 0.0, text: str = "abc") -> Record:
@@ -49,6 +52,27 @@ def test_the_last_label_of_a_request_wins(tmp_path: Path) -> None:
     writer.record(Label("unknown", 4.0, "fruit"))
     writer.close()
     assert read_records(tmp_path)["label"].to_pylist() == ["animal", None]
+
+
+def test_columns_hold_more_than_two_gigabytes(tmp_path: Path) -> None:
+    """Files that were written with the smaller types are read too."""
+    writer = _recorder(tmp_path)
+    writer.record(_record("a"))
+    writer.close()
+    (path,) = row_files(tmp_path / "records")
+    smaller = {"text": pa.string(), "prediction": pa.string(), "embedding": pa.list_(pa.float32())}
+    old = pq.read_table(path).cast(pa.schema([(field.name, smaller.get(field.name, field.type)) for field in RECORD]))
+    pq.write_table(old, path)
+    types = [read_records(tmp_path).schema.field(name).type for name in smaller]
+    assert types == [pa.large_string(), pa.large_string(), pa.large_list(pa.float32())]
+
+
+def test_some_of_the_records_can_be_read(tmp_path: Path) -> None:
+    writer = _recorder(tmp_path)
+    for number in range(3):
+        writer.record(_record(str(number), number))
+    writer.close()
+    assert read_records(tmp_path, where=pc.field("request_id") != "1")["request_id"].to_pylist() == ["0", "2"]
 
 
 def test_a_run_without_records_has_an_empty_table(tmp_path: Path) -> None:
@@ -147,6 +171,35 @@ def test_a_folder_that_was_removed_is_made_again(tmp_path: Path) -> None:
     writer.record(_record("b", 1))
     writer.close()
     assert _names(tmp_path)[-1] == "b"
+
+
+def test_a_file_that_cannot_be_read_costs_its_own_rows_and_one_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = tmp_path / "records" / "gone-00000000.parquet"
+    broken.parent.mkdir()
+    broken.touch()
+    writer = _recorder(tmp_path)
+    for name in ("a", "b"):
+        writer.record(_record(name))
+        writer.flush()
+    writer.close()
+    assert writer.dropped == 0
+    assert caplog.text.count(f"{broken} is left out") == 1
+    assert _names(tmp_path) == ["a", "b"]
+
+
+def test_a_file_is_on_disk_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[tuple[int, list[Path]]] = []
+
+    def sync(path: Path) -> None:
+        synced.append((pq.read_metadata(path).num_rows, row_files(path.parent)))
+
+    monkeypatch.setattr(storage, "sync", sync)
+    writer = _recorder(tmp_path)
+    writer.record(_record("a"))
+    writer.close()
+    assert synced == [(1, [])]
 
 
 DIE_IN_THE_THIRD_WRITE = """

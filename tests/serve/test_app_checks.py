@@ -14,6 +14,7 @@ from raysl.release.model_registry import promote, register
 from raysl.run_config import RunConfig
 from raysl.serve import app
 from raysl.serve.config import ServeConfig
+from raysl.serve.service import Service
 
 
 def make_config(folder: Path, **serve: Any) -> RunConfig:
@@ -85,6 +86,13 @@ def test_an_unknown_task_names_the_known_ones(tmp_path: Path) -> None:
 )
 def test_the_address_printed_is_one_that_can_be_asked(host: str, url: str) -> None:
     assert app.url_of(ServeConfig(tasks=("embed",), host=host)) == url
+
+
+def test_the_service_is_asked_itself_where_a_proxy_is_set(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
+    assert app.ask(app.url_of(service.config), "/v1/info")["version"] == 1
 
 
 def make_service(folder: Path) -> app.ServiceHandle:

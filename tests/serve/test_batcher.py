@@ -70,6 +70,13 @@ def test_an_error_reaches_its_own_caller_and_spares_the_neighbours() -> None:
     assert isinstance(answers[1], ValueError)
 
 
+def test_a_stop_iteration_is_an_error_like_another() -> None:
+    async def scenario() -> list[object]:
+        return await _ask(Batcher(lambda numbers: next(iter(())), 8), [1, 2])  # type: ignore[call-overload]
+
+    assert [str(answer) for answer in asyncio.run(scenario())] == ["predict raised StopIteration"] * 2
+
+
 def test_the_batcher_goes_on_after_an_error() -> None:
     async def scenario() -> list[object]:
         batcher = Batcher(Model().predict, 8)

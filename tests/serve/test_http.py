@@ -1,19 +1,26 @@
 """The service behind a real socket: right answers, 4xx for everything bad, and still serving after each."""
 
+import asyncio
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
+import uvicorn
 from conftest import listening, with_config
 from raw_http import content, get, headers_of, post, request, send, status
 from tiny_bundle import CLASSES, make_bundle
+from uvicorn.server import ServerState
 
 from raysl.monitor.recorder import read_records
 from raysl.serve.config import RecordConfig
+from raysl.serve.listener import LimitedHeads
 from raysl.serve.service import Service, Settings
 
 MARK = "patient-0451-secret"
@@ -125,6 +132,47 @@ def test_a_body_in_chunks_is_limited_while_it_streams(port: int) -> None:
     chunk = b"10000\r\n" + b"a" * 0x10000 + b"\r\n"
     head = f"POST {CLASSIFY} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n".encode()
     assert status(send(port, head + b"Transfer-Encoding: chunked\r\n\r\n" + chunk * 20 + b"0\r\n\r\n")) == 413
+
+
+def test_a_large_head_is_431(port: int) -> None:
+    assert status(send(port, request(CLASSIFY, GOOD, headers=("Cookie: " + "a" * 100_000,)))) == 431
+    assert status(send(port, request(CLASSIFY, GOOD, headers=("Cookie: " + "a" * 50_000,)))) == 200
+
+
+def test_a_head_is_limited_while_it_streams(port: int) -> None:
+    parts, answer = 0, b""
+    with socket.create_connection(("127.0.0.1", port), 20) as connection:
+        connection.sendall(f"POST {CLASSIFY} HTTP/1.1\r\nCookie: ".encode())
+        connection.setblocking(False)
+        while not answer and parts < 100:
+            connection.send(b"a" * 10_000)
+            parts += 1
+            time.sleep(0.01)
+            with suppress(BlockingIOError):
+                answer = connection.recv(65536)
+    assert status(answer) == 431
+    assert parts < 20
+
+
+def test_a_head_behind_a_large_body_is_counted_alone() -> None:
+    """Of two requests in one read the second is not yet whole."""
+    body = b"a" * 200_000
+    first = f"POST {CLASSIFY} HTTP/1.1\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+    transport = MagicMock(**{"is_closing.return_value": False, "get_extra_info.return_value": None})
+
+    async def app(scope: object, receive: object, send: object) -> None:
+        """Answers nothing."""
+
+    async def receive() -> None:
+        protocol = LimitedHeads(uvicorn.Config(app=app), ServerState(), {})
+        protocol.connection_made(transport)
+        protocol.data_received(first + request(CLASSIFY, GOOD)[:60])
+        assert not transport.write.called
+        protocol.data_received(b"a" * 70_000)
+        assert transport.write.call_args.args[0].startswith(b"HTTP/1.1 431 ")
+        await asyncio.sleep(0)  # the first request's task begins
+
+    asyncio.run(receive())
 
 
 def test_feedback_names_a_known_class(port: int) -> None:
