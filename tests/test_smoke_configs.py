@@ -20,8 +20,8 @@ SMALL = {
 }  # fmt: skip
 SMALLER = {
     "bert": {
-        "finetune.num_classes": "3", "finetune.epochs": "1", "evaluate.num_draws": "1", "evaluate.lsa_width": "8",
-        "evaluate.scratch_epochs": "1", "release.reference_rows": "60",
+        "finetune.num_classes": "3", "finetune.epochs": "1", "evaluate.labels_per_class": "[5]", "evaluate.num_draws": "1",
+        "evaluate.lsa_width": "8", "evaluate.scratch_epochs": "1", "release.reference_rows": "60",
     },
     "gpt": {"release.reference_rows": "60"},
 }  # fmt: skip

@@ -47,7 +47,7 @@ class Watched(suite._Worker):
 
 @pytest.mark.parametrize("device", ["auto", "cpu"])
 def test_networks_get_a_gpu_and_baselines_none(gpu_cluster: Path, monkeypatch: pytest.MonkeyPatch, device: str) -> None:
-    settings = {"labels_per_class": [4], "num_draws": 2, "lsa_width": 6, "max_test_rows": 40, "scratch_epochs": 2}
+    settings = {"labels_per_class": [4], "num_draws": 1, "lsa_width": 6, "max_test_rows": 40, "scratch_epochs": 2}
     tuning = {"num_classes": 3, "epochs": 2, "device": device}
     config = make_run(gpu_cluster / f"scored-{device}", evaluate=settings, finetune=tuning)
     monkeypatch.setattr(

@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from threading import Thread
 from types import SimpleNamespace
@@ -71,42 +70,30 @@ def _is_ours(pid: int) -> bool:
     return False
 
 
-def test_a_killed_worker_is_restarted_and_the_weights_are_those_of_a_run_in_one_go(
-    ray_cluster: Path,
-) -> None:
-    """Two deaths where one restart is allowed: the first one brought the training on."""
-    whole = config_of(ray_cluster / "whole", max_steps=60)
+def test_workers_that_are_ended_are_restarted_and_the_weights_are_those_of_a_run_in_one_go(ray_cluster: Path) -> None:
+    """One is told to end and saves first, one is killed: two deaths where one restart is allowed without a new checkpoint.
+
+    No checkpoint is due before step 150: what the second start goes on from was saved because of SIGTERM.
+    """
+    settings = {"max_steps": 300, "evaluate_every_steps": 1000, "checkpoint": {"every_steps": 150}}
+    whole = config_of(ray_cluster / "whole", **settings)
     pretrain(whole)
-    cut = config_of(ray_cluster / "cut", max_steps=60, max_failures=1)
-    checkpoints = cut.folder / "pretrain" / "checkpoints"
-    starts = starts_of(cut, signal.SIGKILL, [checkpoints / "step-000000010", checkpoints / "step-000000040"])
-    assert len(starts) == 3
-    assert starts[0] == 0
-    assert 10 <= starts[1] < 40 <= starts[2], "a start did not go on from the checkpoint"
-    first, second = weights(whole), weights(cut)
-    assert all(torch.equal(first[name], second[name]) for name in first)
-
-
-def test_a_worker_that_is_told_to_end_saves_first(ray_cluster: Path) -> None:
-    """No checkpoint is due before the end: what the second start goes on from was saved because of SIGTERM."""
-    settings = {"max_steps": 600, "evaluate_every_steps": 1000, "checkpoint": {"every_steps": 1000}}
-    told = config_of(ray_cluster / "told", **settings)
-    starts = starts_of(told, signal.SIGTERM, [told.folder / "metrics.jsonl"])
-    assert starts[0] == 0
-    assert 0 < starts[-1] < 600
-
-
-def starts_of(config: RunConfig, how: signal.Signals, moments: Sequence[Path]) -> list[int]:
-    """Steps at which the starts of a run began, one of whose workers is ended at each of the moments."""
+    cut = config_of(ray_cluster / "cut", max_failures=1, **settings)
+    moments = {
+        cut.folder / "metrics.jsonl": signal.SIGTERM,
+        cut.folder / "pretrain" / "checkpoints" / "step-000000150": signal.SIGKILL,
+    }
     ended: list[int] = []
-    Thread(target=lambda: ended.extend(end_a_worker(how, moment) for moment in moments), daemon=True).start()
+    Thread(target=lambda: ended.extend(end_a_worker(how, moment) for moment, how in moments.items()), daemon=True).start()
     messages: list[dict[str, Any]] = []
-    result = run.train(config, messages.append)
-    assert len(ended) == len(moments)
+    assert run.train(cut, messages.append)["train_rows"] > 0
+    assert len(ended) == 2
     assert 0 not in ended, "no worker was ended"
-    assert result["train_rows"] > 0
-    found = [message["start"] for message in messages if "start" in message]
-    return list(dict.fromkeys(found))  # each start writes the lines of those before it anew
+    # Each start writes the lines of those before it anew.
+    first, told, killed = dict.fromkeys(message["start"] for message in messages if "start" in message)
+    assert first == 0
+    assert 0 < told < 150 <= killed < 300
+    assert all(torch.equal(weight, weights(cut)[name]) for name, weight in weights(whole).items())
 
 
 @pytest.mark.parametrize(("goes_on", "attempts"), [(True, 3), (False, 1)])
