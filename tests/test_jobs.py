@@ -39,7 +39,7 @@ def config(shared_disk: Path) -> Path:
         "prepare": {
             "source": {"type": "files", "path": str(shared_disk / "text"), "txt_unit": "line"},
             "tokenizer": {"vocab_size": 400},
-            "partition_mb": 0.02,
+            "partition_mb": 0.01,
         },
         "pretrain": {
             "objective": "bert",
