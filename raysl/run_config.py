@@ -144,7 +144,7 @@ class RunConfig(Config):
     def _titles_to_view(self) -> "RunConfig":
         if self.pretrain is not None and getattr(self.pretrain.objective, "views", None) == "title":
             source = self.prepare.source
-            if getattr(source, "title_column", None) is None and not self.pretrain.feed.shards:
+            if not self.prepare.yields_titles and not self.pretrain.feed.shards:
                 raise ValueError(
                     f"pretrain.objective.views=title needs titles, and source '{source.type}' yields none. "
                     f"Set prepare.source.title_column (source 'files'), or use views=spans"

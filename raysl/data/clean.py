@@ -63,7 +63,7 @@ class Cleaner:
 
     @property
     def _schema(self) -> pa.Schema:
-        return RAW_DOCUMENT.append(pa.field(HAS_TITLE, pa.bool_())) if yields_titles(self.config) else RAW_DOCUMENT
+        return RAW_DOCUMENT.append(pa.field(HAS_TITLE, pa.bool_())) if self.config.yields_titles else RAW_DOCUMENT
 
     def _filters(self) -> list[Filter]:
         """All tests of a document in their order."""
@@ -108,10 +108,6 @@ class Empty(Filter):
 
     def keep(self, batch: pa.Table) -> dict[str, Any]:
         return {EMPTY: np.array([bool(text) for text in batch[TEXT].to_pylist()], np.bool_)}
-
-
-def yields_titles(config: PrepareConfig) -> bool:
-    return getattr(config.source, "title_column", None) is not None
 
 
 def has_title(raw: str) -> bool:

@@ -231,6 +231,11 @@ class PrepareConfig(Config):
             )
         return self
 
+    @property
+    def yields_titles(self) -> bool:
+        """Whether the source has titles."""
+        return getattr(self.source, "title_column", None) is not None
+
     def _keys_of_others(self) -> set[str]:
         return {key for keys in MODALITY_KEYS.values() for key in keys} - set(MODALITY_KEYS.get(self.source.modality, ()))
 

@@ -8,7 +8,7 @@ from typing import Any
 from raysl import storage
 from raysl.catalog import FILTERS
 from raysl.data import prepare_report
-from raysl.data.clean import STATS, Cleaner, read_counts, read_stats, yields_titles
+from raysl.data.clean import STATS, Cleaner, read_counts, read_stats
 from raysl.data.decisions import Corpus, batches, decide_in_one_task
 from raysl.data.decontaminate import write_ngrams
 from raysl.data.dedup import write_index_settings
@@ -125,7 +125,7 @@ class TextRecipe(Recipe):
 
     def write_tokens(self) -> None:
         write_index_settings(self.folder / "dedup_index", PrintSettings.of(self.config.deduplicate))
-        writer = TokenWriter(self.folder, yields_titles(self.config))
+        writer = TokenWriter(self.folder, self.config.yields_titles)
         calls = [(unit, self.plan_folder, number, tokens_done(unit)) for number, unit in enumerate(self.units)]
         left = [call for call in calls if not call[-1].is_file()]
         with self.step("tokenize", len(calls), len(left)) as step:
