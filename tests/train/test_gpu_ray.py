@@ -70,7 +70,7 @@ def test_a_worker_trains_on_the_gpu_over_nccl_and_leaves_a_model(gpu_cluster: Pa
 
 def test_a_killed_worker_goes_on_from_its_checkpoint_on_the_gpu(gpu_cluster: Path) -> None:
     config = run_of(gpu_cluster / "killed", max_steps=200)
-    starts = starts_of(config, signal.SIGKILL, config.folder / "pretrain" / "checkpoints" / "step-000000010")
+    starts = starts_of(config, {config.folder / "pretrain" / "checkpoints" / "step-000000010": signal.SIGKILL})
     assert starts[0] == 0
     assert starts[-1] >= 10
 

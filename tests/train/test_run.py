@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from threading import Thread
 from types import SimpleNamespace
@@ -83,17 +84,22 @@ def test_workers_that_are_ended_are_restarted_and_the_weights_are_those_of_a_run
         cut.folder / "metrics.jsonl": signal.SIGTERM,
         cut.folder / "pretrain" / "checkpoints" / "step-000000150": signal.SIGKILL,
     }
-    ended: list[int] = []
-    Thread(target=lambda: ended.extend(end_a_worker(how, moment) for moment, how in moments.items()), daemon=True).start()
-    messages: list[dict[str, Any]] = []
-    assert run.train(cut, messages.append)["train_rows"] > 0
-    assert len(ended) == 2
-    assert 0 not in ended, "no worker was ended"
-    # Each start writes the lines of those before it anew.
-    first, told, killed = dict.fromkeys(message["start"] for message in messages if "start" in message)
+    first, told, killed = starts_of(cut, moments)
     assert first == 0
     assert 0 < told < 150 <= killed < 300
     assert all(torch.equal(weight, weights(cut)[name]) for name, weight in weights(whole).items())
+
+
+def starts_of(config: RunConfig, moments: Mapping[Path, signal.Signals]) -> list[int]:
+    """Steps at which the starts of a run began, one of whose workers gets a signal as soon as each file is there."""
+    ended: list[int] = []
+    Thread(target=lambda: ended.extend(end_a_worker(how, moment) for moment, how in moments.items()), daemon=True).start()
+    messages: list[dict[str, Any]] = []
+    assert run.train(config, messages.append)["train_rows"] > 0
+    assert len(ended) == len(moments)
+    assert 0 not in ended, "no worker was ended"
+    found = [message["start"] for message in messages if "start" in message]
+    return list(dict.fromkeys(found))  # each start writes the lines of those before it anew
 
 
 @pytest.mark.parametrize(("goes_on", "attempts"), [(True, 3), (False, 1)])
