@@ -23,12 +23,14 @@ SMALLER = {
         "finetune.num_classes": "3", "finetune.epochs": "1", "evaluate.labels_per_class": "[5]", "evaluate.num_draws": "1",
         "evaluate.lsa_width": "8", "evaluate.scratch_epochs": "1", "release.reference_rows": "60",
     },
-    "gpt": {"release.reference_rows": "60"},
+    "gpt": {"release.reference_rows": "60", "pretrain.model.num_layers": "1"},
+    "mae": {"pretrain.model.num_layers": "1", "evaluate.baselines": "[pixels]"},
+    "simclr": {"pretrain.model.width": "8"},
 }  # fmt: skip
 BASELINES = {"mae": {"pixels + LR"}, "simclr": {"pixels + LR", "same network from scratch"}}
 """The same network trained from nothing once is enough: it takes longest."""
 SMALL_IMAGES = {
-    "pretrain.max_steps": "4", "pretrain.global_batch_size": "16", "pretrain.model.width": "8", "finetune.epochs": "1",
+    "pretrain.max_steps": "4", "pretrain.global_batch_size": "16", "finetune.epochs": "1",
     "evaluate.labels_per_class": "[2]", "evaluate.num_draws": "1", "evaluate.scratch_epochs": "1",
     "evaluate.max_test_rows": "50",
 }  # fmt: skip
@@ -62,9 +64,7 @@ def test_smoke_config_runs_and_every_task_answers(name: str, ray_cluster: Path) 
 
 @pytest.mark.parametrize("name", BASELINES)
 def test_smoke_config_on_images_runs_to_the_few_label_curve(name: str, ray_cluster: Path) -> None:
-    small = [f"{key}={value}" for key, value in SMALL_IMAGES.items()]
-    if "same network from scratch" not in BASELINES[name]:
-        small.append("evaluate.baselines=[pixels]")
+    small = [f"{key}={value}" for key, value in (SMALL_IMAGES | SMALLER[name]).items()]
     config = run_config.load(ROOT / "configs" / "smoke" / f"{name}.yaml", [*small, f"run_dir={ray_cluster / name}"])
     made = run.run(config)
     assert [manifest.stage for manifest in made] == ["prepare", "pretrain", "finetune", "evaluate"]
