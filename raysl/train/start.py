@@ -85,7 +85,7 @@ def vocabulary(path: Path) -> dict[str, int]:
 
 
 def load_weights(encoder: Encoder, folder: Path, tokenizer: Path | None) -> None:
-    """Puts the weights of `folder` into `encoder`; what it lacks (a head, some special tokens) stays as it was drawn."""
+    """Puts the weights of `folder` into `encoder`; a head that it lacks stays as it was drawn."""
     state, own = layouts.read_weights(folder, encoder.config.type), encoder.state_dict()
     if tokenizer is not None:
         found = torch.tensor(places(folder / TOKENIZER, tokenizer, _num_rows(state)))
@@ -97,8 +97,12 @@ def load_weights(encoder: Encoder, folder: Path, tokenizer: Path | None) -> None
 
 
 def _moved(own: Tensor, theirs: Tensor, found: Tensor) -> Tensor:
-    rows = own.clone()
-    rows[found >= 0] = theirs[found[found >= 0]].to(own)
+    """Their rows in our order. A token that they lack starts at their mean, about as probable as the others: scores of GPT-2
+    are all far below 0, and a row as it was drawn, whose score is about 0, would get all the probability.
+    """
+    known = theirs[found[found >= 0]].to(own)
+    rows = known.mean(0).expand_as(own).clone()
+    rows[found >= 0] = known
     return rows
 
 
