@@ -233,3 +233,24 @@ def test_weights_of_other_shapes_are_refused(tmp_path: Path) -> None:
     ours = tmp_path / "run" / "prepare" / start.TOKENIZER
     with pytest.raises(DataError, match=r"has other shapes than this run's model: positions.weight"):
         start.load_weights(Bert(BertConfig(**{**SIZES, "context_length": 32}), 13), tmp_path / "given", ours)
+
+
+def test_weights_that_the_sizes_do_not_name_are_refused_before_anything_starts(tmp_path: Path) -> None:
+    """Layers beyond those of config.json would be left out without a word, others would be missing on the workers."""
+    model, settings, _ = KINDS["bert"]
+    for layers, said in (
+        (0, r"lacks weights of this run's model: blocks\.0\."),
+        (2, r"has weights beyond this run's model: blocks\.1\."),
+    ):
+        given = tmp_path / f"{layers}"
+        theirs("bert", given)
+        described = (given / "config.json").read_text()
+        layouts.export(model(settings(**{**SIZES, "num_layers": layers}), len(start_vocabulary(bert_like()))), given)
+        (given / "config.json").write_text(described)
+        with pytest.raises(ConfigError, match=rf"^pretrain\.init_from: .*model\.safetensors {said}"):
+            check(run_config("bert", tmp_path / f"run-{layers}", given))
+    wider = model(settings(**{**SIZES, "width": 32}), len(start_vocabulary(bert_like())))
+    layouts.export(wider, given)
+    (given / "config.json").write_text(described)
+    with pytest.raises(ConfigError, match=r"has other shapes than this run's model: tokens\.weight"):
+        check(run_config("bert", tmp_path / "wider", given))
