@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+from raysl import config as base
+from raysl import storage
 from raysl.errors import ConfigError
 from raysl.models.load import load_encoder
 from raysl.models.resnet import ResNet
 from raysl.models.vision import ImageFormat
 from raysl.models.vision_config import ResNetConfig
+from raysl.stage import read_manifest
 from raysl.train.loop import Trainer
 from raysl.train.optimizers import decay_groups
 from raysl.train.session import TrainJob, main, train_rank
@@ -46,10 +49,24 @@ def test_the_description_names_the_step_of_the_weights_that_were_kept(
     assert load_encoder(tmp_path / "pretrain")[1]["step"] == 2
 
 
-def test_mlflow_is_looked_for_before_anything_starts(smallest_yaml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"pretrain.mlflow=somewhere needs `pip install raysl\[mlflow\]`"):
-        main(str(smallest_yaml), "pretrain.mlflow=somewhere")
+def test_without_ray_it_is_the_same_stage(tmp_path: Path) -> None:
+    """It went on from the checkpoints of another config, and left its weights in place of those of a finished stage."""
+    config = make_image_run(tmp_path / "run", pretrain={"objective": "mae", "model": MODEL, **SMALL})
+    path, model = str(tmp_path / "run.yaml"), tmp_path / "run" / "pretrain" / "model.safetensors"
+    storage.write_text(path, base.dump(config))
+    made = storage.hash_file(model)
+    with pytest.raises(ConfigError, match=r"pretrain was made with another config.*Name another folder with run_dir="):
+        main(path)
+    assert storage.hash_file(model) == made
+    storage.remove(model.parent)
+    main(path)
+    manifest = read_manifest(tmp_path / "run", "pretrain")
+    assert manifest is not None
+    assert manifest.files["model.safetensors"] == storage.hash_file(model)
+    main(path)  # done already
+    assert read_manifest(tmp_path / "run", "pretrain") == manifest
+    with pytest.raises(ConfigError, match=r"pretrain.max_steps: 3 -> 4"):
+        main(path, "pretrain.max_steps=4")
 
 
 def test_text_and_images_do_not_mix(tmp_path: Path) -> None:
