@@ -89,6 +89,7 @@ def train_rank(
         prepared = Prepared.of(config, decoder)
         objective = build_objective(config, prepared)
         rows, held_out = (open_rows(prepared, split, objective) for split in ("train", "validation"))
+        held_out.hold(range(len(held_out.shards)), ())  # fetched or decoded side by side, and not as rows are asked for
         labelled = labelled_rows(config, prepared, objective)
     trainer = Trainer(
         objective, rows, held_out, config.training, config.seed, world,
