@@ -56,6 +56,8 @@ class OptimizerConfig(Config):
 class CheckpointConfig(Config):
     """Resumable states of a run."""
 
+    limits: ClassVar[frozenset[str]] = frozenset({"every_steps", "keep_last"})
+
     every_steps: int = Field(200, ge=1)
     """Optimizer steps between two checkpoints."""
     keep_last: int = Field(2, ge=1)
