@@ -4,13 +4,13 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 from raysl import storage
 from raysl.run_config import RunConfig
-from raysl.stage import log_metrics
+from raysl.stage import log_metrics, whole_lines
 from raysl.train.evaluate import too_few
 from raysl.train.loop import Trainer
 
@@ -168,18 +168,9 @@ def drop_metrics_after(run_folder: Path, step: int) -> None:
     path = run_folder / METRICS
     if not path.is_file():
         return
-    lines = _whole_lines(path.read_bytes())
+    lines = whole_lines(path.read_bytes())
     kept = [line for line in lines if line.get("stage") != STAGE or _done_by(line, step)]
     storage.write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
-
-
-def _whole_lines(text: bytes) -> list[dict[str, Any]]:
-    """Lines that can be read: a process that was killed leaves half a line, a machine that stops zeros."""
-    found = []
-    for line in text.splitlines():
-        with suppress(ValueError):
-            found.append(json.loads(line))
-    return [line for line in found if isinstance(line, dict)]
 
 
 def _done_by(line: Mapping[str, Any], step: int) -> bool:
@@ -207,7 +198,7 @@ class Followed:
                 self._read += len(text)
         except OSError:  # not there yet, or replaced while it was read: progress is worth no failure
             return []
-        return [line for line in _whole_lines(text) if line.get("stage") == STAGE]
+        return [line for line in whole_lines(text) if line.get("stage") == STAGE]
 
 
 def note_of(message: dict[str, Any]) -> str:
