@@ -40,7 +40,7 @@ class Config(BaseModel):
     )
 
     limits: ClassVar[frozenset[str]] = frozenset()
-    """Fields that bound the work (when it is broken off, how much memory a task takes) and change no byte of what comes out:
+    """Fields that bound the work (when it ends, how often it is saved, memory of tasks) and change no byte that comes out:
     their defaults stand for all values in what a stage is made of."""
     how: ClassVar[frozenset[str]] = frozenset()
     """Fields that say how the work is done and not what comes out; a stage is not made again because of them."""

@@ -118,7 +118,7 @@ class RunConfig(Config):
         if self.tune is None or self.pretrain is None:
             return self
         metric, objective = self.tune.metric, self.pretrain.objective
-        parts = objective.parts if isinstance(objective, ObjectiveConfig) else ()
+        parts = _logged_parts(self.tune, objective) if isinstance(objective, ObjectiveConfig) else ()
         known = [*(f"held_out_{name}" for name in ("loss", *parts)), *MORE_IS_BETTER]
         if metric not in known and (parts or not metric.startswith("held_out_")):
             raise ValueError(
@@ -137,6 +137,16 @@ class RunConfig(Config):
             raise ValueError(
                 f"serve.record.max_rows must be at least monitor.min_rows, got {record.max_rows} < {self.monitor.min_rows}: "
                 f"no window would get a verdict. To keep no requests set serve.record.enabled=false"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _rows_to_hold_out(self) -> "RunConfig":
+        """Of item sequences the cuts may be points in time; shards that lie elsewhere have splits of their own."""
+        elsewhere = self.pretrain is None or self.pretrain.feed.shards
+        if not elsewhere and self.prepare.source.modality != "interactions" and not self.prepare.split.validation:
+            raise ValueError(
+                "prepare.split.validation must be above 0, got 0.0: `pretrain` measures its held-out loss on these rows"
             )
         return self
 
@@ -183,6 +193,12 @@ class RunConfig(Config):
     @property
     def folder(self) -> Path:
         return Path(self.run_dir or f"runs/{self.name}").absolute()
+
+
+def _logged_parts(tune: TuneConfig, objective: ObjectiveConfig) -> tuple[str, ...]:
+    """Parts of the loss that trials log; where a search changes the objective, those that they may log."""
+    searched = any(key.startswith("pretrain.objective") for key in tune.search)
+    return objective.parts if searched else objective.logged_parts
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:

@@ -4,8 +4,10 @@ A stage is done when its manifest names the same config, the same inputs and fil
 <run>/<stage>, its manifest <run>/<stage>/manifest.json, written last.
 """
 
+import json
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -220,6 +222,15 @@ def log_metrics(run_folder: str | Path, stage: str, **values: Any) -> None:
     storage.append_jsonl(Path(run_folder) / "metrics.jsonl", {"stage": stage, "time": time.time(), **values})
 
 
+def whole_lines(text: bytes) -> list[dict[str, Any]]:
+    """The lines of a metrics.jsonl that can be read: a killed process leaves half a line, a machine that stops zeros."""
+    found = []
+    for line in text.splitlines():
+        with suppress(ValueError):
+            found.append(json.loads(line))
+    return [line for line in found if isinstance(line, dict)]
+
+
 def section(config: Config, *names: str) -> dict[str, Any]:
     """The named parts of a config as plain data: what a stage's fingerprint is made of. `Config.how` is left out."""
     parts = {name: value for name, value in config.model_dump(mode="json").items() if name in names}
@@ -303,8 +314,6 @@ def _fingerprint(config: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
 
 
 def storage_form(config: Mapping[str, Any]) -> dict[str, Any]:
-    import json
-
     return dict(json.loads(json.dumps(config, default=str)))
 
 

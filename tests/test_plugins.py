@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+import torch.distributed as dist
 import yaml
 
 from raysl import run_config, schema
@@ -21,7 +22,7 @@ from raysl.run_config import RunConfig
 from raysl.serve.session import BundleSession
 from raysl.train.config import OptimizerConfig
 from raysl.train.loop import Trainer
-from raysl.train.world import single
+from raysl.train.world import World, single
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
@@ -86,6 +87,26 @@ def test_objective_trains_in_the_one_loop(config: RunConfig, tmp_path: Path) -> 
     losses = [line["loss"] for line in lines]
     assert losses[0] == pytest.approx(np.log(60), rel=0.1)  # nothing is known at first
     assert losses[-1] < 0.8 * losses[0]
+
+
+def test_objective_reaches_all_that_several_workers_wait_for(config: RunConfig, tmp_path: Path) -> None:
+    write_shard(tmp_path / "tokens")
+    settings = config.training.model_copy(update={"max_steps": 2, "global_batch_size": 8})
+    objective = OBJECTIVES.load(settings.objective.type)(settings.objective, load.build(settings.model, 60))
+    rows = TokenRows(tmp_path / "tokens", objective.row_kind, objective.row_length)
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        Trainer(objective, rows, None, settings, seed=0, world=World(0, 2, torch.device("cpu"))).run()
+    finally:
+        dist.destroy_process_group()
+
+
+def test_a_model_that_it_does_not_train_is_told_when_the_yaml_is_read(config: RunConfig) -> None:
+    said = (
+        r"objective 'my_objective:WordOrder' trains a model of class Bert \(raysl\.models\.text\), and model 'gpt' is none"
+    )
+    with pytest.raises(ValueError, match=said):
+        config.training.model_validate({**config.training.model_dump(), "model": {"type": "gpt"}})
 
 
 def test_task_answers_from_a_bundle(config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

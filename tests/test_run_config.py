@@ -156,6 +156,23 @@ def test_a_search_compares_what_is_measured(override: str, line: str) -> None:
     assert refused("gpt", override) == line
 
 
+def test_a_part_of_weight_0_is_not_compared_unless_the_search_weighs_it() -> None:
+    metric, off = TUNE.format("held_out_hidden_words"), "pretrain.objective.hidden_words_weight=0"
+    run_config.load(SMOKE / "bert.yaml", [metric])
+    assert refused("bert", metric, off).startswith(
+        "tune.metric: 'held_out_hidden_words' is not measured with objective 'contrastive_text'. Choose from held_out_loss, "
+        "held_out_contrast, embedding_spread"
+    )
+    searched = metric.replace("pretrain.ema_decay", "pretrain.objective.hidden_words_weight")
+    run_config.load(SMOKE / "bert.yaml", [searched, off])
+
+
+def test_training_needs_rows_that_are_held_out() -> None:
+    line = refused("bert", "prepare.split.validation=0")
+    assert line == "prepare.split.validation must be above 0, got 0.0: `pretrain` measures its held-out loss on these rows."
+    run_config.load(SMOKE / "bert.yaml", ["prepare.split.validation=0", "pretrain.feed.shards=/elsewhere"])
+
+
 def test_a_search_for_accuracy_needs_the_probe() -> None:
     line = refused("bert", TUNE.format("knn_accuracy"), "pretrain.probe=null")
     assert line == "tune.metric=knn_accuracy needs the probe that measures it; leave `pretrain.probe: null` out."

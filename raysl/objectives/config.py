@@ -13,9 +13,14 @@ class ObjectiveConfig(PluginConfig):
     models: ClassVar[tuple[str, ...]] = ()
     """Models of the catalog that it trains; empty: all of its modality."""
     parts: ClassVar[tuple[str, ...]] = ()
-    """Parts of the loss that are logged, of which less is better; empty: they are not known before the first step."""
+    """Parts of the loss that may be logged, of which less is better; empty: they are not known before the first step."""
     compares_rows: ClassVar[bool] = False
     """Whether its loss compares the rows of a batch with each other: it needs two, and a part has another loss."""
+
+    @property
+    def logged_parts(self) -> tuple[str, ...]:
+        """Those of `parts` that are logged with these settings."""
+        return self.parts
 
     def check_model(self, model: str) -> None:
         """Raises ValueError where the task does not train that model of the catalog."""
@@ -65,6 +70,10 @@ class ContrastiveTextConfig(ObjectiveConfig):
     """Weight of the hidden-words loss (Devlin et al., 2019) added to the contrast, for model bert only; 0 leaves it out."""
     hidden_words_rows: float = Field(0.125, gt=0, le=1)
     """Share of the rows on which words are hidden; the vocabulary head is the dear part."""
+
+    @property
+    def logged_parts(self) -> tuple[str, ...]:
+        return self.parts if self.hidden_words_weight else ("contrast",)
 
     def check_model(self, model: str) -> None:
         if self.hidden_words_weight and ":" not in model and model != "bert":

@@ -1,8 +1,7 @@
 """What the report says, read from the files of a run folder."""
 
-import json
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -10,6 +9,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from raysl import storage
+from raysl.stage import whole_lines
 
 PACKAGES = ("raysl", "ray", "torch", "pyarrow", "tokenizers", "onnxruntime", "numpy", "scikit-learn")
 
@@ -45,24 +45,15 @@ def probe_curves(folder: Path) -> dict[str, dict[str, list[tuple[int, float]]]]:
 
 def _curves(folder: Path, wanted: Callable[[str], bool]) -> dict[str, dict[str, list[tuple[int, float]]]]:
     stages: dict[str, dict[str, list[tuple[int, float]]]] = {}
-    for line in _metric_lines(folder / "metrics.jsonl"):
+    path = folder / "metrics.jsonl"
+    lines = whole_lines(path.read_bytes()) if path.is_file() else []
+    for line in (line for line in lines if "step" in line):
         for key in (key for key, value in line.items() if wanted(key) and isinstance(value, int | float)):
             points = stages.setdefault(line["stage"], {}).setdefault(key, [])
             while points and points[-1][0] >= line["step"]:
                 points.pop()
             points.append((int(line["step"]), float(line[key])))
     return stages
-
-
-def _metric_lines(path: Path) -> Iterator[dict[str, Any]]:
-    if path.is_file():
-        for text in path.read_text(encoding="utf-8").splitlines():
-            try:
-                line = json.loads(text)
-            except ValueError:  # the process was killed while it wrote this line
-                continue
-            if "step" in line:
-                yield line
 
 
 def evaluation(folder: Path) -> tuple[list[FewLabel], dict[str, Any] | None]:

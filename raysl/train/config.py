@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
+from raysl.catalog import MODELS, OBJECTIVES
 from raysl.config import AnyModel, AnyObjective, AnySource, Config
 from raysl.objectives.config import ObjectiveConfig
 from raysl.objectives.image_config import AugmentConfig
@@ -54,6 +55,8 @@ class OptimizerConfig(Config):
 
 class CheckpointConfig(Config):
     """Resumable states of a run."""
+
+    limits: ClassVar[frozenset[str]] = frozenset({"every_steps", "keep_last"})
 
     every_steps: int = Field(200, ge=1)
     """Optimizer steps between two checkpoints."""
@@ -235,6 +238,14 @@ class PretrainConfig(Config):
     def _objective_trains_the_model(self) -> "PretrainConfig":
         if isinstance(self.objective, ObjectiveConfig):
             self.objective.check_model(self.model.type)
+        if ":" in f"{self.objective.type}{self.model.type}":  # the class has been imported, and torch with it
+            task, network = OBJECTIVES.load(self.objective.type), MODELS.load(self.model.type)
+            wanted = getattr(task, "encoder_class", object)
+            if isinstance(network, type) and not issubclass(network, wanted):
+                raise ValueError(
+                    f"objective '{self.objective.type}' trains a model of class {wanted.__name__} ({wanted.__module__}), "
+                    f"and model '{self.model.type}' is none. Choose another model"
+                )
         return self
 
     @model_validator(mode="after")

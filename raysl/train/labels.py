@@ -27,7 +27,7 @@ def labelled_rows(config: RunConfig, prepared: Prepared, objective: Objective) -
     else:
         rows = TokenRows(prepared.shards(TOKENS, VALIDATION), "documents", objective.row_length)
     cut = MAX_TOKENS if objective.unit == "tokens" else None
-    return choose([rows.row(place)[:cut] for place in range(len(rows))], rows.labels, settings.max_rows)
+    return choose(lambda place: rows.row(place)[:cut], rows.labels, settings.max_rows)
 
 
 def _of_source(config: RunConfig, source: PluginConfig, prepared: Prepared, objective: Objective) -> LabelledRows:
@@ -38,7 +38,7 @@ def _of_source(config: RunConfig, source: PluginConfig, prepared: Prepared, obje
     texts, labels = as_prepared(table["text"], config.prepare).to_pylist(), table["label"].to_pylist()
     settings = config.training.probe
     assert settings is not None
-    found = choose(texts, labels, settings.max_rows)
+    found = choose(texts.__getitem__, labels, settings.max_rows)
     if found is None:
         raise DataError(
             "pretrain.probe.source needs two labels or more with two rows each. Set its label_column, or leave the source "

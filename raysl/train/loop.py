@@ -66,7 +66,7 @@ class Trainer:
                 "Name labelled rows in pretrain.probe.source, or use best_by=held_out_loss."
             )
         self.objective.to(self.world.device)
-        self.parameters = list(self.objective.parameters())
+        self.parameters = [p for p in self.objective.parameters() if p.requires_grad]
         self.optimizer = optimizers.build(self.objective, config.optimizer)
         self.peak_rate = optimizers.peak_rate(config.optimizer, config.global_batch_size)
         self.average = WeightAverage(self.objective, config.ema_decay) if config.ema_decay else None
@@ -164,11 +164,22 @@ class Trainer:
 
     def _clip(self) -> Tensor:
         """Norm of the gradients as they came. A GPU is not asked whether it is too large: that would wait for it."""
-        limit = self.config.optimizer.max_gradient_norm
-        norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        limit, gradients = self.config.optimizer.max_gradient_norm, [p.grad for p in self.parameters if p.grad is not None]
+        if self.world.size > 1 and len(gradients) < len(self.parameters):
+            raise ConfigError(self._unreached())
+        norm = nn.utils.get_total_norm(gradients)
         if self.world.device.type != "cpu" or not norm <= limit:
             nn.utils.clip_grads_with_norm_(self.parameters, limit, norm)
         return norm
+
+    def _unreached(self) -> str:
+        """DDP would wait for these gradients, and say so a step later in words of its own."""
+        names = [name for name, p in self.objective.named_parameters() if p.requires_grad and p.grad is None]
+        return (
+            f"The loss of objective '{self.config.objective.type}' does not reach {', '.join(names[:3])} ({len(names)} of "
+            f"{len(self.parameters)} tensors), and several workers wait for each gradient. Leave them out of training in "
+            f"its __init__: self.leave_out(...)."
+        )
 
     def _notice(self) -> int:
         """What a rank has been told since the last look; the same on all ranks, which look at the same steps."""

@@ -31,19 +31,30 @@ def stage_of(config: RunConfig) -> Stage:
     return Stage(config.folder, "pretrain", settings, inputs, usual_limits(config, "pretrain"), places)
 
 
-def pretrain(config: RunConfig, redo: bool = False) -> Manifest:
-    """Trains the encoder with the objective of the YAML on Ray Train.
+def begin(config: RunConfig, redo: bool = False, way_out: str = WAY_OUT) -> tuple[Stage, Manifest | None]:
+    """The stage, its folder ready for the work; the manifest where the work is done already.
 
-    Killed at any moment and started again, it goes on from the newest checkpoint.
+    Raises ConfigError where the folder holds other work that would go.
     """
     stage = stage_of(config)
     done = stage.done()
     if done is not None:
         say(f"pretrain: done already  {stage.folder}")
-        return done
-    check_earlier(stage, redo)
+        return stage, done
+    check_earlier(stage, redo, way_out)
     check_mlflow(config.training)
     stage.begin()
+    return stage, None
+
+
+def pretrain(config: RunConfig, redo: bool = False) -> Manifest:
+    """Trains the encoder with the objective of the YAML on Ray Train.
+
+    Killed at any moment and started again, it goes on from the newest checkpoint.
+    """
+    stage, done = begin(config, redo)
+    if done is not None:
+        return done
     from raysl import cluster
 
     settings = config.training

@@ -1,7 +1,7 @@
 """kNN probe (Wu et al., 2018): are rows of one label neighbours? Watched while pretraining, trained on nothing."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,8 +34,11 @@ class LabelledRows:
         return float(np.bincount(self.targets).max() / len(self.targets))
 
 
-def choose(rows: Sequence[Any], labels: Sequence[str | None], max_rows: int) -> LabelledRows | None:
-    """At most `max_rows` labelled rows in a seeded order; None where there are not two classes of two rows each."""
+def choose(row: Callable[[int], Any], labels: Sequence[str | None], max_rows: int) -> LabelledRows | None:
+    """At most `max_rows` labelled rows in a seeded order; None where there are not two classes of two rows each.
+
+    `row(place)` is a row; only those that are chosen are asked for.
+    """
     counts = Counter(label for label in labels if label is not None)
     places = [place for place, label in enumerate(labels) if label is not None and counts[label] > 1]
     drawn = np.random.default_rng(0).permutation(len(places))[:max_rows]
@@ -44,7 +47,7 @@ def choose(rows: Sequence[Any], labels: Sequence[str | None], max_rows: int) -> 
     if len(names) < 2:
         return None
     number = {name: index for index, name in enumerate(names)}
-    return LabelledRows([rows[place] for place in places], np.array([number[str(labels[p])] for p in places], np.int64))
+    return LabelledRows([row(place) for place in places], np.array([number[str(labels[p])] for p in places], np.int64))
 
 
 def knn_accuracy(embeddings: Tensor, targets: Tensor, k: int, temperature: float) -> float:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from raysl import storage
 from raysl.run_config import RunConfig
-from raysl.stage import log_metrics
+from raysl.stage import log_metrics, whole_lines
 from raysl.train.evaluate import too_few
 from raysl.train.loop import Trainer
 
@@ -168,7 +168,7 @@ def drop_metrics_after(run_folder: Path, step: int) -> None:
     path = run_folder / METRICS
     if not path.is_file():
         return
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+    lines = whole_lines(path.read_bytes())
     kept = [line for line in lines if line.get("stage") != STAGE or _done_by(line, step)]
     storage.write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
 
@@ -198,8 +198,7 @@ class Followed:
                 self._read += len(text)
         except OSError:  # not there yet, or replaced while it was read: progress is worth no failure
             return []
-        lines = [json.loads(line) for line in text.splitlines() if line.startswith(b"{") and line.endswith(b"}")]
-        return [line for line in lines if line.get("stage") == STAGE]
+        return [line for line in whole_lines(text) if line.get("stage") == STAGE]
 
 
 def note_of(message: dict[str, Any]) -> str:

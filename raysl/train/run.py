@@ -19,7 +19,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from raysl import checkpoint, cluster, errors, storage
 from raysl.data import decode_tasks
 from raysl.data.prepared import ENCODED, IN_PROCESS, Prepared
-from raysl.errors import ConfigError, RankError, RayslError, StoreError, TrainingError
+from raysl.errors import ConfigError, RankError, RayslError, StageError, StoreError, TrainingError
 from raysl.run_config import RunConfig
 from raysl.stage import CHECKPOINTS
 from raysl.train import signals
@@ -108,9 +108,16 @@ def train(config: RunConfig, on_message: Callable[[dict[str, Any]], None]) -> di
     finally:
         storage.remove(scratch)
     if "mistake" in result.return_value:
-        kind, message = result.return_value["mistake"]
-        raise getattr(errors, kind)(message)
+        raise _met_by_workers(*result.return_value["mistake"])
     return dict(result.return_value)
+
+
+def _met_by_workers(kind: str, message: str) -> RayslError:
+    """Stages that are not there were looked for before the workers started, on the node of the command."""
+    found: RayslError = getattr(errors, kind)(message)
+    if isinstance(found, StageError):
+        return StageError(f"{message} The command found it: nodes of the cluster do not. Put it where all of them see it.")
+    return found
 
 
 def fit(trainer: Callable[[], TorchTrainer], checkpoints: Path, goes_on: bool) -> Any:

@@ -16,6 +16,7 @@ from raysl.data.prepared import IN_PROCESS, PIXELS, TOKENIZER, TOKENS, Decoder, 
 from raysl.data.rows import Rows
 from raysl.data.shards import TokenRows
 from raysl.data.statistics import ImageStatistics, TextStatistics, statistics_of
+from raysl.errors import RayslError
 from raysl.models import load as models
 from raysl.models.encoder import Encoder
 from raysl.models.text import TextEncoder
@@ -88,6 +89,7 @@ def train_rank(
         prepared = Prepared.of(config, decoder)
         objective = build_objective(config, prepared)
         rows, held_out = (open_rows(prepared, split, objective) for split in ("train", "validation"))
+        held_out.hold(range(len(held_out.shards)), ())  # fetched or decoded side by side, and not as rows are asked for
         labelled = labelled_rows(config, prepared, objective)
     trainer = Trainer(
         objective, rows, held_out, config.training, config.seed, world,
@@ -113,15 +115,24 @@ def _say(message: dict[str, Any]) -> None:
 
 
 def main(path: str, *overrides: str) -> None:
-    """Pretrains in this process, without Ray: how the core is profiled on one device."""
-    from raysl.run_config import load
-    from raysl.train.pretrain import check_mlflow
+    """The stage `pretrain` in this process, without Ray: how the core is profiled on one device."""
+    from raysl.run_config import load, needed
+    from raysl.train.pretrain import begin, finish
 
     config = load(path, overrides)
-    check_mlflow(config.training)
-    listen()
-    print(train_rank(TrainJob(config), single(config.training.device, asked_to_end), _say))
+    needed(config, "pretrain")
+    stage, done = begin(
+        config, way_out="Name another folder with run_dir=... and these shards with pretrain.feed.shards=..."
+    )
+    if done is None:
+        listen()
+        result = train_rank(TrainJob(config), single(config.training.device, asked_to_end), _say)
+        finish(stage, result, config.training)
+        print(result)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    try:
+        main(*sys.argv[1:])
+    except RayslError as error:
+        sys.exit(f"error: {error}")

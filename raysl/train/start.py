@@ -16,9 +16,11 @@ from raysl.data.config import ImagesConfig
 from raysl.data.prepared import TOKENIZER, Prepared
 from raysl.errors import ConfigError, DataError
 from raysl.models import layouts
+from raysl.models import load as models
 from raysl.models.encoder import Encoder
 from raysl.models.layouts.files import WEIGHTS, read_object, reading
 from raysl.models.text import TextEncoder
+from raysl.models.vision import ImageFormat
 
 NUM_SPECIAL = 5
 BY_TOKEN = ("tokens.weight", "head_bias")
@@ -35,11 +37,17 @@ def check(folder: Path, model: PluginConfig, prepared: Prepared) -> dict[str, st
     try:
         _compare(folder, "pretrain.model", layouts.read_sizes(folder, model.type), vars(model))
         state = layouts.read_names(folder, model.type)
+        data: int | ImageFormat
         if model.modality == "text":
             places(folder / TOKENIZER, prepared.file(TOKENIZER), _num_rows(state))
+            data = len(vocabulary(prepared.file(TOKENIZER)))
         else:
             images = ImagesConfig.model_validate(prepared.manifest.config["prepare"].get("images") or {})
             _compare(folder, "prepare.images", layouts.read_image(folder, model.type), vars(images))
+            data = ImageFormat(images.size, images.channels, images.size, (0.0,) * images.channels, (1.0,) * images.channels)
+        with torch.device("meta"):
+            own = models.build(model, data).state_dict()
+        _check_shapes(folder / WEIGHTS, own, state)
     except DataError as error:
         raise ConfigError(f"pretrain.init_from: {error}") from error
     return {"init_from": storage.hash_file(folder / WEIGHTS)}
@@ -85,20 +93,37 @@ def vocabulary(path: Path) -> dict[str, int]:
 
 
 def load_weights(encoder: Encoder, folder: Path, tokenizer: Path | None) -> None:
-    """Puts the weights of `folder` into `encoder`; what it lacks (a head, some special tokens) stays as it was drawn."""
+    """Puts the weights of `folder` into `encoder`; a head and a pooling that it lacks stay as they were drawn."""
     state, own = layouts.read_weights(folder, encoder.config.type), encoder.state_dict()
+    _check_shapes(folder / WEIGHTS, own, state)
     if tokenizer is not None:
         found = torch.tensor(places(folder / TOKENIZER, tokenizer, _num_rows(state)))
         state |= {name: _moved(own[name], state[name], found) for name in BY_TOKEN if name in state}
-    wrong = [name for name, w in own.items() if name not in OPTIONAL and (name not in state or state[name].shape != w.shape)]
-    if wrong:
-        raise DataError(f"{folder / WEIGHTS} has other shapes than this run's model: {', '.join(wrong[:3])}.")
     encoder.load_state_dict(state, strict=False)
 
 
+def _check_shapes(path: Path, own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
+    """DataError where weights are missing, have other shapes, or would be left out without a word."""
+
+    def shape(name: str, weight: Tensor) -> tuple[int, ...]:
+        return tuple(weight.shape[1:] if name in BY_TOKEN else weight.shape)  # the rows of tokens are moved
+
+    missing = [name for name in own if name not in state and name not in OPTIONAL]
+    wrong = [name for name, w in own.items() if name in state and shape(name, state[name]) != shape(name, w)]
+    left = [name for name in state if name not in own]
+    for names, said in ((missing, "lacks weights of"), (wrong, "has other shapes than"), (left, "has weights beyond")):
+        if names:
+            listed = ", ".join(names[:3])
+            raise DataError(f"{path} {said} this run's model: {listed}. Its sizes (config.json) and its weights do not fit.")
+
+
 def _moved(own: Tensor, theirs: Tensor, found: Tensor) -> Tensor:
-    rows = own.clone()
-    rows[found >= 0] = theirs[found[found >= 0]].to(own)
+    """Their rows in our order. A token that they lack starts at their mean, about as probable as the others: scores of GPT-2
+    are all far below 0, and a row as it was drawn, whose score is about 0, would get all the probability.
+    """
+    known = theirs[found[found >= 0]].to(own)
+    rows = known.mean(0).expand_as(own).clone()
+    rows[found >= 0] = known
     return rows
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from raysl import storage
@@ -153,3 +154,15 @@ def test_weights_of_another_network_are_refused_in_words(tmp_path: Path) -> None
     storage.write_json(tmp_path / "config.json", config | {"activation_function": "relu"})
     with pytest.raises(DataError, match="'relu' is not supported, only gelu_new"):
         layouts.read_sizes(tmp_path, "gpt")
+
+
+@pytest.mark.parametrize(("kind", "output"), [("gpt", "lm_head.weight"), ("bert", "cls.predictions.decoder.weight")])
+def test_an_output_of_its_own_is_refused(kind: str, output: str, tmp_path: Path) -> None:
+    """Ours is tied to the token embeddings: theirs would be left out without a word."""
+    layouts.export(ours(kind), tmp_path)
+    config, weights = tmp_path / "config.json", tmp_path / "model.safetensors"
+    storage.write_json(config, storage.read_json(config) | {"tie_word_embeddings": False})
+    layouts.read_sizes(tmp_path, kind)  # a bare model has none
+    save_file({**load_file(weights), output: torch.zeros(VOCAB, SIZES["width"])}, weights)
+    with pytest.raises(DataError, match="output tied to the token embeddings"):
+        layouts.read_sizes(tmp_path, kind)

@@ -85,7 +85,7 @@ def trainer_of(
     rows = rows_of(shards, objective)
     labelled = None
     if held_out and objective.row_kind == "pixels":
-        labelled = choose([rows.row(n) for n in range(len(rows))], rows.labels, 40)
+        labelled = choose(rows.row, rows.labels, 40)
     config = PretrainConfig.model_validate(defaults | settings)
     return Trainer(
         objective, rows, rows if held_out else None, config, 3, world or single("cuda"),

@@ -11,6 +11,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from raysl.data.shards import TokenRows
+from raysl.errors import ConfigError
 from raysl.train import record
 from raysl.train.batches import StepBatches, uniform_for
 from raysl.train.loop import Trainer
@@ -31,6 +32,25 @@ def test_loss_falls(shards: Path, kind: str) -> None:
     config = config_of(kind, max_steps=150, global_batch_size=32, optimizer={"learning_rate": 0.01})
     trainer_of(shards, kind, config, single("cpu"), report=lambda m: losses.append(m["loss"])).run()
     assert np.mean(losses[-5:]) < 0.8 * losses[0]
+
+
+def test_weights_that_the_loss_does_not_reach_are_named_where_others_wait_for_their_gradient(
+    shards: Path, tmp_path: Path
+) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        for world in (single("cpu"), World(0, 2, torch.device("cpu"))):
+            objective = objective_of("gpt")
+            objective.encoder.pool_weight.requires_grad_(True)
+            rows = TokenRows(shards, objective.row_kind, objective.row_length)
+            trainer = Trainer(objective, rows, None, config_of("gpt"), seed=3, world=world)
+            if world.size == 1:
+                trainer.run()
+                continue
+            with pytest.raises(ConfigError, match=r"'gpt' does not reach encoder\.pool_weight\.weight \(1 of .*leave_out"):
+                trainer.run()
+    finally:
+        dist.destroy_process_group()
 
 
 def gradients(trainer: Trainer) -> list[torch.Tensor]:

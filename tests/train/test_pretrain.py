@@ -51,6 +51,28 @@ def test_a_run_that_stopped_itself_goes_on_with_other_limits(tmp_path: Path) -> 
         claim_folder(same, (), redo=False)
 
 
+def test_a_run_goes_on_with_checkpoints_at_other_steps(tmp_path: Path) -> None:
+    """They change no weight, and who finds them too many or too few would have to begin anew."""
+    config = begun(tmp_path)
+    other = changed(config, checkpoint={"every_steps": 50, "keep_last": 1})
+    check_earlier(stage_of(other), redo=False)
+    stage_of(other).begin()
+    assert (tmp_path / "pretrain" / "checkpoints" / "step-000000005").is_dir()
+    with pytest.raises(ConfigError, match=r"pretrain\.checkpoint\.save_model: 'last' -> 'best'"):
+        check_earlier(stage_of(changed(config, checkpoint={"save_model": "best"})), redo=False)
+
+
+def test_a_run_that_an_earlier_raysl_finished_with_its_own_checkpoints_is_done(tmp_path: Path) -> None:
+    config = changed(make_run(tmp_path), checkpoint={"every_steps": 50})
+    stage = stage_of(config)
+    given = {**stage.config, "pretrain": {**stage.config["pretrain"], "checkpoint": {
+        **stage.config["pretrain"]["checkpoint"], "every_steps": 50,
+    }}}  # fmt: skip
+    Stage(tmp_path, "pretrain", given, stage.inputs).finish({}, {}, {})
+    assert stage.done() is not None
+    claim_folder(config, (), redo=False)
+
+
 def begun_by_an_earlier_raysl(config: RunConfig, **health: object) -> Stage:
     """The same unfinished work as one wrote it whose fingerprints named limits: with their given values."""
     stage = stage_of(config)

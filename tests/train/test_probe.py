@@ -43,7 +43,7 @@ def labelled(count: int = 90) -> LabelledRows:
     generator = np.random.default_rng(0)
     targets = np.arange(count) % 3
     rows = (np.eye(4)[targets] + 0.1 * generator.normal(size=(count, 4))).astype(np.float32)
-    found = choose(list(rows), [str(t) for t in targets], max_rows=count)
+    found = choose(list(rows).__getitem__, [str(t) for t in targets], max_rows=count)
     assert found is not None
     return found
 
@@ -92,7 +92,7 @@ def test_the_probe_reads_whole_rows_as_they_are_in_evaluation_mode() -> None:
     model = Bert(BertConfig(width=16, num_heads=2, num_layers=1, context_length=16, dropout=0.5), 50)
     objective = BertObjective(BertObjectiveConfig(mask_share=0.5), model).train()
     documents = [np.array(document, np.int32) for document in random_documents(40)]
-    found = choose(documents, [str(place % 5) for place in range(40)], max_rows=40)
+    found = choose(documents.__getitem__, [str(place % 5) for place in range(40)], max_rows=40)
     assert found is not None
     read: list[Tensor] = []
     hook = model.tokens.register_forward_hook(lambda module, given, out: read.extend(given[0]))
@@ -149,8 +149,14 @@ def test_the_probe_changes_nothing_and_says_what_it_was_measured_with() -> None:
 
 def test_rows_without_a_label_or_alone_in_their_class_are_left_out() -> None:
     rows = ["a", "b", "c", "d", "e", "f"]
-    found = choose(rows, ["x", "x", None, "y", "y", "alone"], max_rows=10)
+    found = choose(rows.__getitem__, ["x", "x", None, "y", "y", "alone"], max_rows=10)
     assert found is not None
     assert (list(found.rows), found.targets.tolist()) == (["a", "b", "d", "e"], [0, 0, 1, 1])
-    assert choose(rows, [None] * 6, max_rows=10) is None
-    assert choose(rows, ["x"] * 6, max_rows=10) is None
+    assert choose(rows.__getitem__, [None] * 6, max_rows=10) is None
+    assert choose(rows.__getitem__, ["x"] * 6, max_rows=10) is None
+
+
+def test_only_the_rows_that_the_probe_takes_are_read() -> None:
+    asked: list[int] = []
+    assert choose(asked.append, ["x", "y"] * 500, max_rows=10) is not None
+    assert len(asked) == 10

@@ -83,6 +83,18 @@ def test_the_driver_follows_the_file_and_never_reads_half_a_line(config: RunConf
     assert followed.lines() == [{"stage": "pretrain", "step": 2}]
 
 
+def test_a_line_that_a_stopped_machine_has_spoiled_ends_no_later_start(config: RunConfig) -> None:
+    """A line lies behind zeros, or behind the half of another, which a later stage went on with."""
+    path, good = config.folder / "metrics.jsonl", '{"stage": "prepare", "step": 1}'
+    path.write_text(f'{good}\n\0\0\0{good}\n{{"stage": "pretr{good}\n')
+    followed = Followed(config.folder)
+    with reporting(config, trainer(), lambda _: None):
+        assert [line["stage"] for line in read(config)] == ["prepare", "pretrain"]
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(f'{{"stage": "pretr{good}\n')
+    assert [line.get("start") for line in followed.lines()] == [0]
+
+
 def test_the_driver_hears_nothing_of_an_earlier_start_and_all_of_one_that_replaces_its_lines(config: RunConfig) -> None:
     one = trainer()
     with reporting(config, one, lambda _: None):

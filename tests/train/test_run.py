@@ -5,7 +5,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from threading import Thread
 from types import SimpleNamespace
@@ -18,7 +18,7 @@ from ray.train import WorkerGroupError
 from safetensors.torch import load_file
 
 from raysl import cluster, stage
-from raysl.errors import ConfigError, TrainingError
+from raysl.errors import ConfigError, RayslError, TrainingError
 from raysl.models import load
 from raysl.run_config import RunConfig
 from raysl.train import own_cluster, run, start
@@ -183,16 +183,35 @@ def test_a_mistake_is_told_once_and_not_tried_again(ray_cluster: Path) -> None:
     assert stage.read_manifest(config.folder, "pretrain") is None
 
 
+@pytest.mark.parametrize(
+    ("kind", "told"), [("StageError", "first. The command found it: nodes of the"), ("DataError", "first.")]
+)
+def test_a_folder_that_the_nodes_of_a_cluster_do_not_share_is_told(
+    kind: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`Run raysl prepare first` alone sends the user to what is done."""
+    ended = SimpleNamespace(return_value={"mistake": (kind, "/shared/prepare is not there. Run `raysl prepare` first.")})
+    without_ray(monkeypatch, lambda: ended)
+    with pytest.raises(RayslError) as caught:
+        run.train(config_of(tmp_path, device="cpu"), lambda message: None)
+    assert type(caught.value).__name__ == kind
+    assert str(caught.value).partition("`raysl prepare` ")[2].startswith(told)
+
+
+def without_ray(monkeypatch: pytest.MonkeyPatch, fit: Callable[[], Any]) -> None:
+    monkeypatch.setattr(run, "TorchTrainer", lambda *_, **__: SimpleNamespace(fit=fit))
+    monkeypatch.setattr(run, "_check_resources", lambda *_: None)
+    monkeypatch.setattr(cluster, "own", lambda: False)
+    monkeypatch.setattr(cluster, "takes_gpus", lambda device: False)
+
+
 def test_what_a_worker_died_of_is_in_the_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fit() -> None:
         raise WorkerGroupError("[Rank 1 Error Snippet]:\nTraceback\n  in forward\nValueError: too large", {})
 
-    monkeypatch.setattr(run, "TorchTrainer", lambda *_, **__: SimpleNamespace(fit=fit))
-    monkeypatch.setattr(run, "_check_resources", lambda *_: None)
-    monkeypatch.setattr(cluster, "own", lambda: False)
-    monkeypatch.setattr(cluster, "takes_gpus", lambda device: False)
+    without_ray(monkeypatch, fit)
     with pytest.raises(TrainingError, match=r"failed on its workers: ValueError: too large The run's log has the trace"):
         run.train(config_of(tmp_path, device="cpu"), lambda message: None)
     assert "[Rank 1 Error Snippet]:\nTraceback\n  in forward\nValueError: too large" in caplog.text

@@ -109,7 +109,25 @@ def test_what_a_run_leaves_starts_the_next_one(tmp_path: Path) -> None:
     assert old.config == config.training.model
 
 
-def test_tokens_that_were_added_without_rows_are_drawn_or_refused(tmp_path: Path) -> None:
+def test_tokens_that_the_weights_lack_are_not_what_they_predict(tmp_path: Path) -> None:
+    """GPT-2's scores are all far below 0, where the row of a token as it was drawn would get all the probability."""
+    given, ours = tmp_path / "given", tmp_path / "run" / "prepare" / start.TOKENIZER
+    old = theirs("gpt", given)
+    with torch.no_grad():
+        old.tokens.weight += 1
+        old.norm.bias.fill_(-2)
+    layouts.export(old, given)
+    run_config("gpt", tmp_path / "run", given)
+    encoder = Gpt(GptConfig(**SIZES), len(start.vocabulary(ours)))
+    start.load_weights(encoder, given, ours)
+    with torch.no_grad():
+        scores = encoder.vocabulary_logits(encoder.encode(torch.tensor([[5, 6, 7]])))[0, -1]
+    lacking = torch.tensor(start.places(given / start.TOKENIZER, ours, len(old.tokens.weight))) < 0
+    assert scores.max() < -25
+    assert scores.softmax(0)[lacking].sum() < lacking.float().mean()
+
+
+def test_tokens_that_were_added_without_rows_start_at_the_mean_or_are_refused(tmp_path: Path) -> None:
     """`tokenizer.add_special_tokens` does not lengthen the weights."""
     given, ours = tmp_path / "given", tmp_path / "run" / "prepare" / start.TOKENIZER
     theirs("gpt", given)
@@ -119,9 +137,9 @@ def test_tokens_that_were_added_without_rows_are_drawn_or_refused(tmp_path: Path
     storage.write_json(given / start.TOKENIZER, tokenizer)
     check(run_config("gpt", tmp_path / "run", given))
     encoder = Gpt(GptConfig(**SIZES), len(start.vocabulary(ours)))
-    drawn = encoder.tokens.weight[0].clone()
+    given_rows = layouts.read_weights(given, "gpt")["tokens.weight"]
     start.load_weights(encoder, given, ours)
-    assert torch.equal(encoder.tokens.weight[0], drawn)
+    torch.testing.assert_close(encoder.tokens.weight[0], given_rows.mean(0))
     tokenizer["added_tokens"].append({**one, "content": "<speaker>", "id": beyond + 1})
     storage.write_json(given / start.TOKENIZER, tokenizer)
     with pytest.raises(ConfigError, match=rf"1 tokens \('<speaker>' first\) beyond the {beyond} rows.*resize_token_emb"):
@@ -215,3 +233,24 @@ def test_weights_of_other_shapes_are_refused(tmp_path: Path) -> None:
     ours = tmp_path / "run" / "prepare" / start.TOKENIZER
     with pytest.raises(DataError, match=r"has other shapes than this run's model: positions.weight"):
         start.load_weights(Bert(BertConfig(**{**SIZES, "context_length": 32}), 13), tmp_path / "given", ours)
+
+
+def test_weights_that_the_sizes_do_not_name_are_refused_before_anything_starts(tmp_path: Path) -> None:
+    """Layers beyond those of config.json would be left out without a word, others would be missing on the workers."""
+    model, settings, _ = KINDS["bert"]
+    for layers, said in (
+        (0, r"lacks weights of this run's model: blocks\.0\."),
+        (2, r"has weights beyond this run's model: blocks\.1\."),
+    ):
+        given = tmp_path / f"{layers}"
+        theirs("bert", given)
+        described = (given / "config.json").read_text()
+        layouts.export(model(settings(**{**SIZES, "num_layers": layers}), len(start_vocabulary(bert_like()))), given)
+        (given / "config.json").write_text(described)
+        with pytest.raises(ConfigError, match=rf"^pretrain\.init_from: .*model\.safetensors {said}"):
+            check(run_config("bert", tmp_path / f"run-{layers}", given))
+    wider = model(settings(**{**SIZES, "width": 32}), len(start_vocabulary(bert_like())))
+    layouts.export(wider, given)
+    (given / "config.json").write_text(described)
+    with pytest.raises(ConfigError, match=r"has other shapes than this run's model: tokens\.weight"):
+        check(run_config("bert", tmp_path / "wider", given))

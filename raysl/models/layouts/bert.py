@@ -40,6 +40,8 @@ def sizes(config: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
         raise DataError("BERT is read with hidden_act gelu and layer_norm_eps 1e-12 only.")
     if config.get("position_embedding_type", "absolute") != "absolute":
         raise DataError(f"BERT with {config['position_embedding_type']} positions is not supported, only absolute ones.")
+    if not config.get("tie_word_embeddings", True) and f"{HEAD}decoder.weight" in shapes:
+        raise DataError("BERT is read with its output tied to the token embeddings (tie_word_embeddings) only.")
     return {
         "num_layers": config["num_hidden_layers"], "width": config["hidden_size"],
         "num_heads": config["num_attention_heads"], "context_length": config["max_position_embeddings"],
