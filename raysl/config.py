@@ -4,7 +4,7 @@ A config class is a pydantic model; its field docstrings, with units, are its do
 """
 
 import difflib
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -137,15 +137,23 @@ def load(config_class: type[ConfigT], path: str | Path, overrides: Sequence[str]
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML keeps the last of two equal keys without a word."""
+    """PyYAML keeps the last of two equal keys without a word, and lets through what Python says of a 31 June."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """Before `<<` puts keys of other mappings beside its own, which may be the same."""
+        node = super().compose_mapping_node(anchor)
         seen: set[str] = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value in seen:
                 raise yaml.MarkedYAMLError(problem=f"the key '{key.value}' stands twice", problem_mark=key.start_mark)
             seen.add(key.value if isinstance(key, yaml.ScalarNode) else "")
-        return super().construct_mapping(node, deep)
+        return node
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, KeyError, AttributeError) as error:  # of `2011-06-31`, `!!bool x`, `!!timestamp x`
+            raise yaml.MarkedYAMLError(problem=f"{node.value!r}: {error}", problem_mark=node.start_mark) from error
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -158,11 +166,16 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         line = f" line {where.line + 1}, column {where.column + 1}" if where else ""
-        problem = getattr(error, "problem", None) or str(error)
-        raise ConfigError(f"{path}{line}: not valid YAML: {problem}. Check the indentation and the colons.") from error
+        raise ConfigError(
+            f"{path}{line}: not valid YAML: {_problem(error)}. Check the indentation and the colons."
+        ) from error
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: a config is a mapping of keys to values, got {_short(data)}.")
     return data
+
+
+def _problem(error: yaml.YAMLError) -> str:
+    return getattr(error, "problem", None) or " ".join(str(error).split())
 
 
 def apply_overrides(data: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
@@ -178,9 +191,9 @@ def apply_overrides(data: dict[str, Any], overrides: Sequence[str]) -> dict[str,
         if "=" not in override or not key:
             raise ConfigError(f"'{override}' is no override. Write key=value, for example pretrain.max_steps=100.")
         try:
-            _set(data, key.split("."), yaml.safe_load(value), override)
+            _set(data, key.split("."), yaml.load(value, Loader=_Loader), override)
         except yaml.YAMLError as error:
-            raise ConfigError(f"'{override}': the value is not valid YAML. Quote it.") from error
+            raise ConfigError(f"'{override}': the value is not valid YAML: {_problem(error)}. Quote it.") from error
     return data
 
 
@@ -200,7 +213,7 @@ def _set(data: Any, keys: list[str], value: Any, override: str) -> None:
     for position, key in enumerate(keys):
         last = position == len(keys) - 1
         if isinstance(data, list):
-            if not key.isdigit() or int(key) >= len(data):
+            if not key.isdecimal() or int(key) >= len(data):
                 raise ConfigError(f"'{override}': '{key}' is no place in a list of {len(data)}.")
             index: Any = int(key)
         elif isinstance(data, dict):

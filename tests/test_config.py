@@ -40,6 +40,7 @@ def refused(path: Path, *overrides: str) -> list[str]:
         ("pretrain.optimizer=adam", "pretrain.optimizer: input should be a valid dictionary or instance of "
          "OptimizerConfig, got 'adam'."),
         ("pretrain.precision=fp8", "pretrain.precision: input should be 'auto', 'fp32' or 'bf16', got 'fp8'."),
+        ("pretrain.model.preset=[bert-tiny]", "pretrain.model.preset: input should be a valid string, got ['bert-tiny']."),
         ("pretrain.model.width=30", "pretrain.model: num_heads must divide width, got 4 heads for width 30."),
         ("prepare.split.test=0.95", "prepare.split: validation + test must stay below 1, got 1.0."),
         ("serve.min_replicas=3", "serve: max_replicas must be at least min_replicas, got 1 < 3."),
@@ -80,6 +81,13 @@ def test_missing_key_is_named(smallest_yaml: Path) -> None:
         ("name: [a\nseed: 1\n", "line 2, column 5: not valid YAML: expected ',' or ']', but got ':'"),
         ("name: a\n\tseed: 1\n", "line 2, column 1: not valid YAML: found character '\\t' that cannot start any token"),
         ("name: a\nseed: 1\nname: b\n", "line 3, column 1: not valid YAML: the key 'name' stands twice"),
+        (
+            "a: &a {b: &b {x: 1}, c: &c {<<: *b, x: 2}}\nd: {<<: *c, y: 3, y: 4}\n",
+            "line 2, column 19: not valid YAML: the key 'y'",
+        ),
+        ("split: {from: 2011-06-31}\n", "line 1, column 15: not valid YAML: '2011-06-31': day is out of range for month"),
+        ("at: 2011-06-30 25:00:00\n", "line 1, column 5: not valid YAML: '2011-06-30 25:00:00': hour must be in 0..23"),
+        ("seed: !!bool x\n", "line 1, column 7: not valid YAML: 'x': 'x'"),
         ("just text\n", ": a config is a mapping of keys to values, got 'just text'"),
         ("", ": a config is a mapping of keys to values, got None"),
     ],
@@ -92,6 +100,12 @@ def test_yaml_that_does_not_parse_names_the_place(tmp_path: Path, text: str, mes
     assert message in str(caught.value)
     assert str(path) in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_key_may_replace_one_that_a_merge_brings(tmp_path: Path) -> None:
+    path = tmp_path / "merged.yaml"
+    path.write_text("a:\n  b: &b {steps: 1}\n  c: &c {<<: *b, steps: 2}\nd: {<<: *c, rate: 3}\n")
+    assert base.read_yaml(path) == {"a": {"b": {"steps": 1}, "c": {"steps": 2}}, "d": {"steps": 2, "rate": 3}}
 
 
 def test_file_that_is_not_there_or_not_text_is_named(tmp_path: Path) -> None:
@@ -109,7 +123,9 @@ def test_file_that_is_not_there_or_not_text_is_named(tmp_path: Path) -> None:
     [
         ("seed", "'seed' is no override. Write key=value, for example pretrain.max_steps=100."),
         ("=3", "'=3' is no override"),
-        ("seed=[1", "'seed=[1': the value is not valid YAML. Quote it."),
+        ("seed=[1", "'seed=[1': the value is not valid YAML: expected ',' or ']', but got '<stream end>'. Quote it."),
+        ("name=2011-06-31", "the value is not valid YAML: '2011-06-31': day is out of range for month. Quote it."),
+        ("prepare.source={type: files, path: a, path: b}", "the value is not valid YAML: the key 'path' stands twice."),
         ("seed.x=1", "'seed.x=1': 'seed' holds a single value, no keys."),
         ("serve.tasks.4=embed", "'serve.tasks.4=embed': '4' is no place in a list of 1."),
     ],
