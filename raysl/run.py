@@ -9,7 +9,7 @@ from raysl import storage
 from raysl.errors import ConfigError
 from raysl.progress import say
 from raysl.run_config import STAGES, RunConfig
-from raysl.stage import Manifest, Stage, check_same_config, read_manifest, section, usual_limits
+from raysl.stage import Manifest, Stage, alone, check_same_config, read_manifest, section, usual_limits
 
 FUNCTIONS = {
     "prepare": "raysl.data.pipeline:prepare",
@@ -53,16 +53,17 @@ def claim_folder(config: RunConfig, remade: tuple[str, ...], redo: bool) -> None
 
 
 def make(name: str, config: RunConfig, redo: bool = False) -> Manifest:
-    """Makes one stage, or finds it made, and brings report.html up to date."""
-    before = read_manifest(config.folder, name)
-    manifest: Manifest = load_function(FUNCTIONS[name])(config, redo)
-    if manifest != before:
-        say(f"{name}: made in {manifest.seconds:,.1f} s")
-    if manifest != before or not (config.folder / "report.html").is_file():
-        from raysl.report import build
+    """Makes one stage, or finds it made, and brings report.html up to date. StageError where another command is at it."""
+    with alone(config.folder):
+        before = read_manifest(config.folder, name)
+        manifest: Manifest = load_function(FUNCTIONS[name])(config, redo)
+        if manifest != before:
+            say(f"{name}: made in {manifest.seconds:,.1f} s")
+        if manifest != before or not (config.folder / "report.html").is_file():
+            from raysl.report import build
 
-        build(config)
-    return manifest
+            build(config)
+        return manifest
 
 
 def run(config: RunConfig, redo: bool = False) -> list[Manifest]:

@@ -4,8 +4,11 @@ A stage is done when its manifest names the same config, the same inputs and fil
 <run>/<stage>, its manifest <run>/<stage>/manifest.json, written last.
 """
 
+import fcntl
+import logging
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -17,11 +20,15 @@ from raysl import storage
 from raysl.config import Config
 from raysl.errors import ConfigError, StageError
 
+logger = logging.getLogger(__name__)
+
 MANIFEST, TOKENIZER, CHECKPOINTS = "manifest.json", "tokenizer.json", "checkpoints"
 MARKER = ".fingerprint"
 """In a stage's folder: the fingerprint that its work was begun with."""
 BEGUN_WITH, BEGUN_FROM, UNITS = ".config.json", ".inputs.json", ".units"
 """Beside it: the config, the inputs and a hash of the units of that work."""
+LOCK = ".lock"
+"""In a folder in which one command works at a time."""
 MADE = "was made"
 Keys = tuple[str, ...]
 """Where a value stands in nested configs: ("prepare", "deduplicate", "max_task_mb")."""
@@ -213,6 +220,23 @@ class Stage:
             "counts": manifest.counts, "metrics": manifest.metrics,
         }  # fmt: skip
         storage.write_json(path, index)
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Holds `folder` for this process, where the disk has locks; StageError where another one works in it.
+
+    Two that make the same stage remove each other's unfinished files.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / LOCK, "w", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released with the file, also when this process is killed
+        except BlockingIOError as error:
+            raise StageError(f"Another command is at work in {folder}. Wait for its end, or stop it.") from error
+        except OSError:
+            logger.info("%s lies on a disk without locks", folder)
+        yield
 
 
 def log_metrics(run_folder: str | Path, stage: str, **values: Any) -> None:

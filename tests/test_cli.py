@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from raysl import cli, run, run_config
-from raysl.errors import DataError, RayslError
+from raysl.errors import DataError, RayslError, StageError
 from raysl.run_config import STAGES
-from raysl.stage import Stage
+from raysl.stage import Stage, alone
 
 HEAVY = ("ray", "torch", "pandas", "matplotlib", "sklearn")
 
@@ -167,6 +167,13 @@ def test_a_run_folder_that_cannot_be_written_is_named(smallest_yaml: Path, capsy
         said = refused(capsys, "prepare", smallest_yaml, f"run_dir={folder}")
         assert said.startswith(f"error: run_dir={folder} cannot be written")
         assert said.count("\n") == 1
+
+
+def test_two_commands_do_not_make_stages_in_one_run_folder(smallest_yaml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = run_config.load(smallest_yaml)
+    monkeypatch.setattr(run, "load_function", lambda _: lambda *_: pytest.fail("the stage was made beside another command"))
+    with alone(config.folder), pytest.raises(StageError, match=r"Another command is at work in .*run\. Wait for its end"):
+        run.make("prepare", config)
 
 
 PLUGIN = """
