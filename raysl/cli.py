@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 a fault of raysl (traceback in the log), 2 a mistake of th
 import argparse
 import difflib
 import os
+import shlex
 import sys
 import time
 import traceback
@@ -194,7 +195,7 @@ def _ending(name: str, arguments: argparse.Namespace, config: "RunConfig", resul
     following = after[0] if after and name in made else ("serve" if config.serve and last == "release" else "")
     if following:
         start = f"ray job submit --working-dir . -- python jobs/{following}.py" if in_job() else f"raysl {following}"
-        lines.append(f"next:   {' '.join([start, arguments.yaml, *arguments.overrides])}")
+        lines.append(f"next:   {start} {shlex.join([arguments.yaml, *arguments.overrides])}")
     return lines
 
 

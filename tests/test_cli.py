@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -247,3 +248,10 @@ def test_ending_names_the_next_command(smallest_yaml: Path) -> None:
     assert cli._ending("pretrain", parsed, config, None)[-1] == "next:   raysl finetune x.yaml seed=1"
     assert cli._ending("release", parsed, config, None)[-1] == "next:   raysl serve x.yaml seed=1"
     assert cli._ending("run", parsed, config, None)[-1] == "next:   raysl serve x.yaml seed=1"
+
+
+def test_next_command_can_be_pasted_into_a_shell(smallest_yaml: Path) -> None:
+    given = ["my notes/x.yaml", "prepare.source={type: files, path: notes/*.jsonl.gz}"]
+    parsed = cli._parser("prepare").parse_intermixed_args(given)
+    line = cli._ending("prepare", parsed, run_config.load(smallest_yaml), None)[-1]
+    assert shlex.split(line) == ["next:", "raysl", "pretrain", *given]

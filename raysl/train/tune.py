@@ -5,6 +5,7 @@ before the cluster starts, so that Ray only spreads the trials and stops bad one
 """
 
 import logging
+import shlex
 import signal
 import traceback
 from collections.abc import Iterator, Sequence
@@ -233,7 +234,7 @@ def _conclude(
     storage.write_text(best, base.dump(with_values(config, rows[0][1])))
     for line in table(rows, settings.metric):
         say(line)
-    say(f"next:   raysl pretrain {best}")
+    say(f"next:   raysl pretrain {shlex.quote(str(best))}")
     return TuneResult(rows, best)
 
 
