@@ -229,10 +229,15 @@ def _fault(error: Exception, config: "RunConfig | None") -> int:
         print(lines, file=sys.stderr)
         return 1
     log = config.folder / "raysl.log"
-    with open(log, "a", encoding="utf-8") as file:
-        file.write(lines)
     message = str(error).strip().splitlines() or [""]
-    print(f"fault: {type(error).__name__}: {message[-1]}\n  the traceback is in {_short(log)}", file=sys.stderr)
+    print(f"fault: {type(error).__name__}: {message[-1]}", file=sys.stderr)
+    try:
+        with open(log, "a", encoding="utf-8") as file:
+            file.write(lines)
+    except OSError as full:
+        print(f"  {_short(log)} cannot be written ({full}); the traceback:\n{lines}", file=sys.stderr)
+    else:
+        print(f"  the traceback is in {_short(log)}", file=sys.stderr)
     return 1
 
 

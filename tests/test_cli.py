@@ -217,6 +217,23 @@ def test_fault_leaves_its_traceback_in_the_log(smallest_yaml: Path) -> None:
     assert "chatter" in log
 
 
+def test_fault_whose_log_cannot_be_written_is_told_whole(
+    smallest_yaml: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fault(*_: object) -> None:
+        log = smallest_yaml.parent / "run" / "raysl.log"
+        log.unlink()
+        log.mkdir()  # as a full disk: not even root can append to it
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(cli, "_function", lambda _: fault)
+    assert cli.main(["report", str(smallest_yaml)]) == 1
+    said = capsys.readouterr().err
+    assert "fault: OSError: [Errno 28] No space left on device\n" in said
+    assert "raysl.log cannot be written" in said
+    assert "Traceback" in said
+
+
 def test_interrupt_ends_with_130(smallest_yaml: Path) -> None:
     arguments = broken(smallest_yaml)
     arguments[-1] = "prepare.source={type: 'broken:Broken', wait: true}"
