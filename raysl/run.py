@@ -68,4 +68,17 @@ def make(name: str, config: RunConfig, redo: bool = False) -> Manifest:
 
 def run(config: RunConfig, redo: bool = False) -> list[Manifest]:
     """Makes every stage the YAML has. A run that was killed goes on where it stopped."""
+    _check_labels(config)
     return [make(name, config, redo) for name in stages(config)]
+
+
+def _check_labels(config: RunConfig) -> None:
+    """ConfigError where stages after a long training would find no label."""
+    source = config.prepare.source
+    labelled = [name for name in ("finetune", "evaluate") if name in stages(config)]
+    if labelled and source.modality == "text" and getattr(source, "label_column", "") is None:
+        raise ConfigError(
+            f"`{labelled[0]}` needs labels, and source '{source.type}' yields none. Set prepare.source.label_column; "
+            f"without labels leave out {' and '.join(labelled)} ({' '.join(f'{name}=null' for name in labelled)}), and "
+            f"classify in serve.tasks."
+        )

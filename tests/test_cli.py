@@ -234,6 +234,20 @@ def test_fault_whose_log_cannot_be_written_is_told_whole(
     assert "Traceback" in said
 
 
+def test_a_run_that_will_need_labels_is_refused_without_them(
+    smallest_yaml: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(run, "make", lambda name, *_: pytest.fail(f"{name} was made"))
+    assert cli.main(["run", str(smallest_yaml)]) == 2
+    said = capsys.readouterr().err
+    assert "`finetune` needs labels, and source 'files' yields none. Set prepare.source.label_column; without" in said
+    made: list[str] = []
+    monkeypatch.setattr(run, "make", lambda name, *_: made.append(name))
+    run.run(run_config.load(smallest_yaml, ["finetune=null", "evaluate=null"]))
+    run.run(run_config.load(smallest_yaml, ["prepare.source=python_docs"]))
+    assert made == ["prepare", "pretrain", "release", *STAGES]
+
+
 def test_interrupt_ends_with_130(smallest_yaml: Path) -> None:
     arguments = broken(smallest_yaml)
     arguments[-1] = "prepare.source={type: 'broken:Broken', wait: true}"
