@@ -6,6 +6,7 @@ A config class is a pydantic model; its field docstrings, with units, are its do
 import difflib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self, TypeVar
@@ -79,13 +80,21 @@ def _explained(line: dict[str, Any], allowed: Sequence[str]) -> InitErrorDetails
     return InitErrorDetails(type=PydanticCustomError("explained", escaped), loc=line["loc"], input=line["input"])
 
 
+IN_YAML = {"model_type": "a mapping of keys", "dict_type": "a mapping", "tuple_type": "a list", "list_type": "a list"}
+"""pydantic's name of a mistake -> what a YAML should have there, where pydantic names a class of Python."""
+
+
 def _plain(line: dict[str, Any]) -> str:
     message = str(line["msg"]).removeprefix("Value error, ").removeprefix("Assertion failed, ")
     if line["type"] == "missing":
         return "this key is needed and missing"
     if line["type"] in ("value_error", "assertion_error"):
         return message
-    return f"{message[:1].lower()}{message[1:]}, got {_short(line['input'])}"
+    if line["type"] in IN_YAML:
+        return f"give {IN_YAML[line['type']]}, got {_short(line['input'])}"
+    unquoted = line["type"] == "string_type" and isinstance(line["input"], bool | int | float | date)
+    hint = "; quote it if it is text (on the command line inside other quotes)" if unquoted else ""
+    return f"{message[:1].lower()}{message[1:]}, got {_short(line['input'])}{hint}"
 
 
 def _short(value: Any) -> str:

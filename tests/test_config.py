@@ -37,8 +37,16 @@ def refused(path: Path, *overrides: str) -> list[str]:
         ("seed=many", "seed: input should be a valid integer, unable to parse string as an integer, got 'many'."),
         ("pretrain.max_steps=1.5", "pretrain.max_steps: input should be a valid integer, got a number with a fractional "
          "part, got 1.5."),
-        ("pretrain.optimizer=adam", "pretrain.optimizer: input should be a valid dictionary or instance of "
-         "OptimizerConfig, got 'adam'."),
+        ("pretrain.optimizer=adam", "pretrain.optimizer: give a mapping of keys, got 'adam'."),
+        ("monitor=null", "monitor: give a mapping of keys, got None."),
+        ("prepare.filters=length", "prepare.filters: give a list, got 'length'."),
+        ("tune={search: 3}", "tune.search: give a mapping, got 3."),
+        ("name=2024", "name: input should be a valid string, got 2024; quote it if it is text (on the command line inside "
+         "other quotes)."),
+        ("prepare.filters=[{type: language, languages: [no]}]", "prepare.filters.0.languages.0: input should be a valid "
+         "string, got False; quote it if"),
+        ("prepare.source.path=2024-11-01", "prepare.source.path: input should be a valid string, got "
+         "datetime.date(2024, 11, 1); quote it if"),
         ("pretrain.precision=fp8", "pretrain.precision: input should be 'auto', 'fp32' or 'bf16', got 'fp8'."),
         ("pretrain.model.preset=[bert-tiny]", "pretrain.model.preset: input should be a valid string, got ['bert-tiny']."),
         ("pretrain.model.width=30", "pretrain.model: num_heads must divide width, got 4 heads for width 30."),
@@ -46,7 +54,7 @@ def refused(path: Path, *overrides: str) -> list[str]:
         ("serve.min_replicas=3", "serve: max_replicas must be at least min_replicas, got 1 < 3."),
         ("serve.port=80000", "serve.port: input should be less than or equal to 65535, got 80000."),
         ("name=a/b", "name: a name is letters, digits, '.', '_' and '-', got 'a/b'."),
-        ("prepare=null", "prepare: input should be a valid dictionary or instance of PrepareConfig, got None."),
+        ("prepare=null", "prepare: give a mapping of keys, got None."),
         ("pretrain.objective=brt", "pretrain.objective: Unknown objective 'brt'. Did you mean 'bert'? Choose from bert, "
          "contrastive_text, gpt, mae, simclr, or give `module:Class`."),
         ("pretrain.objective={mask_share: 0.1}", "pretrain.objective: `type:` is missing. Choose from bert, "
