@@ -4,6 +4,7 @@ A config class is a pydantic model; its field docstrings, with units, are its do
 """
 
 import difflib
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import date
@@ -13,6 +14,7 @@ from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -128,6 +130,13 @@ class PluginConfig(Config):
     """What a source yields, a model reads or an objective trains on: `text` or `images`."""
 
 
+def _from_home(path: str) -> str:
+    """A shell replaces `~` only where a word begins with it, and neither YAML nor the system does."""
+    return os.path.expanduser(path) if path == "~" or path.startswith("~/") else path
+
+
+AnyPath = Annotated[str, AfterValidator(_from_home)]
+"""A path or a URI; `~/` is the user's home folder."""
 AnySource = Annotated[SerializeAsAny[PluginConfig], BeforeValidator(partial(_plugin, SOURCES))]
 AnyFilter = Annotated[SerializeAsAny[PluginConfig], BeforeValidator(partial(_plugin, FILTERS))]
 AnyModel = Annotated[SerializeAsAny[PluginConfig], BeforeValidator(partial(_plugin, MODELS))]

@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import Field, field_validator, model_validator
 
 from raysl import config as base
-from raysl.config import Config
+from raysl.config import AnyPath, Config
 from raysl.data.config import ImagesConfig, PrepareConfig
 from raysl.errors import ConfigError
 from raysl.evaluation.config import EvaluateConfig
@@ -39,7 +39,7 @@ class RunConfig(Config):
 
     name: str
     """Name of the run; its folder is runs/<name> unless run_dir says otherwise."""
-    run_dir: str = ""
+    run_dir: AnyPath = ""
     """Run folder."""
     seed: int = Field(0, ge=0, lt=2**32)
     """Seed of everything random: splits, permutations, weights, label draws."""

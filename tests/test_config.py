@@ -1,6 +1,7 @@
 """Every mistake in a YAML is one line that names what, where, what is allowed and the fix."""
 
 import contextlib
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,17 @@ def test_a_new_preset_fills_what_the_old_one_filled(smallest_yaml: Path, tmp_pat
     for overrides, layers in (([new], 12), (["pretrain.model.num_layers=2", new], 2)):  # the 2 is said here, so it stays
         model = vars(run_config.load(tmp_path / "again.yaml", overrides).training.model)
         assert (model["width"], model["num_layers"], model["context_length"]) == (768, layers, 64)
+
+
+def test_a_path_may_begin_at_home(smallest_yaml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ray")
+    given = ["run_dir", "prepare.source.path", "prepare.tokenizer.path", "pretrain.init_from", "pretrain.feed.shards",
+             "pretrain.feed.cache_dir"]  # fmt: skip
+    config = run_config.load(smallest_yaml, [f"{key}=~/{key}" for key in given]).model_dump()
+    for key in given:
+        value = functools.reduce(lambda data, name: data[name], key.split("."), config)
+        assert value == f"/home/ray/{key}"
+    assert run_config.load(smallest_yaml, ["prepare.source.path=~notes"]).prepare.source.model_dump()["path"] == "~notes"
 
 
 def test_config_cannot_change(smallest_yaml: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
-from raysl.config import AnyModel, AnyObjective, AnySource, Config
+from raysl.config import AnyModel, AnyObjective, AnyPath, AnySource, Config
 from raysl.objectives.config import ObjectiveConfig
 from raysl.objectives.image_config import AugmentConfig
 
@@ -124,9 +124,9 @@ def anchored_tracking(uri: str | None) -> str | None:
 class FeedConfig(Config):
     """Where prepared shards lie and how they reach a node. It changes no row and no order, so it may differ on resuming."""
 
-    shards: str = ""
+    shards: AnyPath = ""
     """Prepared outputs to train on: a folder, s3://bucket/folder or gs://bucket/folder; default: those of the run itself."""
-    cache_dir: str = ""
+    cache_dir: AnyPath = ""
     """Folder on each node's own disk for shards fetched or decoded; default: raysl-shards-<uid> in the temporary
     folder."""
     decode: Literal["cluster", "trainer"] = "cluster"
@@ -154,7 +154,7 @@ class PretrainConfig(Config):
     """The pretext task."""
     model: AnyModel
     """The network."""
-    init_from: str | None = None
+    init_from: AnyPath | None = None
     """Folder with weights to start from, in Hugging Face's layout (config.json, model.safetensors, tokenizer.json for text),
     or, for `resnet`, model.safetensors in torchvision's."""
     optimizer: OptimizerConfig = OptimizerConfig()

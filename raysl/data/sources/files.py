@@ -6,7 +6,7 @@ from typing import ClassVar
 import pyarrow.parquet as pq
 from pydantic import Field
 
-from raysl.config import PluginConfig
+from raysl.config import AnyPath, PluginConfig
 from raysl.data.sources import readers, stores
 from raysl.data.sources.base import BadRows, Item, Partition, Row, Source, files_fingerprint, missing, packed, plain
 from raysl.data.sources.stores import StoredFile
@@ -22,7 +22,7 @@ class FilesConfig(PluginConfig):
     later: ClassVar[frozenset[str]] = frozenset({"title_column"})
 
     type: str = "files"
-    path: str
+    path: AnyPath
     """A file, a folder (read with all below it) or a glob; on this machine, or s3://bucket/..., gs://bucket/..."""
     text_column: str = "text"
     """Column or key that holds the text (.jsonl, .csv, .parquet)."""
