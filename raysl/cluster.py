@@ -130,10 +130,11 @@ def _join(ray: Any) -> Any:
     environment = None if in_job() else {"env_vars": unset(FOR_WORKERS) | {"PYTHONPATH": _python_path()}}
     try:
         return ray.init(address="auto", log_to_driver=False, logging_level="ERROR", runtime_env=environment)
-    except ConnectionError as error:
+    except (ConnectionError, ValueError) as error:
         raise ConfigError(
-            f"No Ray cluster lets us in at RAY_ADDRESS={os.environ['RAY_ADDRESS']} ({error}). Check the address and "
-            f"`export RAY_AUTH_MODE=token` (docs/cluster.md), or `unset RAY_ADDRESS` for a local one."
+            f"No Ray cluster lets us in at RAY_ADDRESS={os.environ['RAY_ADDRESS']} ({' '.join(str(error).split())}). Give "
+            f"`auto` or <head>:6379 and `export RAY_AUTH_MODE=token` (docs/cluster.md), or `unset RAY_ADDRESS` for a local "
+            f"cluster; the address for `ray job` belongs into RAY_API_SERVER_ADDRESS."
         ) from error
 
 

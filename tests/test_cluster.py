@@ -18,6 +18,15 @@ def test_gpus_are_taken_where_there_are_some_or_some_will_come(
     assert cluster.takes_gpus(device) == taken
 
 
+@pytest.mark.parametrize("address", ["http://127.0.0.1:8265", "head"])
+def test_an_address_of_another_kind_is_told_with_the_right_ones(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(
+        ConfigError, match=f"at RAY_ADDRESS={address} .* Give `auto` or <head>:6379 .* RAY_API_SERVER_ADDRESS"
+    ):
+        cluster._join(ray)
+
+
 def test_a_gpu_that_never_comes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 4.0})
     monkeypatch.delenv("RAYSL_AUTOSCALING", raising=False)
