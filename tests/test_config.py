@@ -48,6 +48,8 @@ def refused(path: Path, *overrides: str) -> list[str]:
          "string, got False; quote it if"),
         ("prepare.source.path=2024-11-01", "prepare.source.path: input should be a valid string, got "
          "datetime.date(2024, 11, 1); quote it if"),
+        ("prepare.tokenizer.type=unigram", "prepare.tokenizer.type: input should be 'bpe' or 'wordpiece', got 'unigram'."),
+        ("prepare.source.txt_unit=page", "prepare.source.txt_unit: input should be 'file', 'paragraph' or 'line',"),
         ("pretrain.precision=fp8", "pretrain.precision: input should be 'auto', 'fp32' or 'bf16', got 'fp8'."),
         ("pretrain.model.preset=[bert-tiny]", "pretrain.model.preset: input should be a valid string, got ['bert-tiny']."),
         ("pretrain.model.width=30", "pretrain.model: num_heads must divide width, got 4 heads for width 30."),

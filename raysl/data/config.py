@@ -41,7 +41,7 @@ class TokenizerConfig(Config):
 
     path: AnyPath | None = None
     """A tokenizer.json to use instead of training one (for `pretrain.init_from`); the other keys then stay as they are."""
-    type: str = Field("bpe", pattern="^(bpe|wordpiece)$")
+    type: Literal["bpe", "wordpiece"] = "bpe"
     """`bpe` (byte-level, no unknown tokens) or `wordpiece`."""
     vocab_size: int = Field(16000, ge=300)
     """Entries, special tokens included."""
