@@ -189,7 +189,7 @@ class PretrainConfig(Config):
     tensorboard: bool = True
     """Whether the logged numbers also go to <run>/tensorboard."""
     mlflow: str | None = None
-    """Tracking URI that the logged numbers also go to (`pip install raysl[mlflow]`); null leaves it out."""
+    """Tracking URI that the logged numbers also go to (`pip install 'raysl[mlflow]'`); null leaves it out."""
     record_rows: bool = False
     """Whether each worker writes the numbers of the rows of every step to <run>/pretrain/rows, for audits."""
 
