@@ -1,6 +1,7 @@
 """raysl <command> <yaml> key=value ...: checks the whole YAML first, imports what the command needs after that.
 
-Exit codes: 0 done, 1 a fault of raysl (traceback in the log), 2 a mistake of the user (one message), 130 stopped by hand.
+Exit codes: 0 done, 1 a fault of raysl (traceback in the log), 2 a mistake of the user (one message), 130 stopped by hand,
+141 nobody reads the output any more (`raysl ... | head`).
 """
 
 import argparse
@@ -52,6 +53,16 @@ FLAGS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
+    try:
+        code = _run(argv)
+        print(end="", flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what Python has left to write at its end
+        return 141
+    return code
+
+
+def _run(argv: Sequence[str] | None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     sys.path.append(os.getcwd())  # `type: module:Class` of the current folder, also from the installed command
     if not arguments or arguments[0].startswith("-"):
@@ -87,7 +98,7 @@ def _parser(name: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=f"raysl {name}", description=command.help)
     default = f"; without one {DEMO}" if name == "demo" else ""
     parser.add_argument("yaml", help=f"the run's YAML, or config.yaml of a run folder{default}")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="a key of the YAML with its full path")
+    parser.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="a key of the YAML with its full path")
     for flag in command.flags:
         parser.add_argument(f"--{flag}", action="store_true", help=FLAGS[flag])
     return parser
@@ -99,7 +110,7 @@ def _guarded(name: str, arguments: argparse.Namespace) -> int:
     config: RunConfig | None = None
     try:
         config = _checked(name, arguments)
-        _execute(name, arguments, config)
+        lines = _execute(name, arguments, config)
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         return 130
@@ -108,6 +119,8 @@ def _guarded(name: str, arguments: argparse.Namespace) -> int:
         if mistake is not None:
             return _mistake(str(mistake))
         return _fault(error, config)
+    for line in lines:
+        print(line)
     return 0
 
 
@@ -140,7 +153,8 @@ def _remade(name: str) -> tuple[str, ...]:
     return STAGES[STAGES.index(name) :] if name in STAGES else ()
 
 
-def _execute(name: str, arguments: argparse.Namespace, config: "RunConfig") -> None:
+def _execute(name: str, arguments: argparse.Namespace, config: "RunConfig") -> list[str]:
+    """Does the work and returns the last lines."""
     from raysl import cluster
     from raysl.progress import say
 
@@ -155,8 +169,7 @@ def _execute(name: str, arguments: argparse.Namespace, config: "RunConfig") -> N
                 _function("serve")(config)
         finally:
             _disconnect()
-    for line in _ending(name, arguments, config, result):
-        print(line)
+    return _ending(name, arguments, config, result)
 
 
 def _function(name: str) -> Callable[..., Any]:
@@ -230,14 +243,13 @@ def _fault(error: Exception, config: "RunConfig | None") -> int:
         return 1
     log = config.folder / "raysl.log"
     message = str(error).strip().splitlines() or [""]
-    print(f"fault: {type(error).__name__}: {message[-1]}", file=sys.stderr)
+    where = f"the traceback is in {_short(log)}"
     try:
         with open(log, "a", encoding="utf-8") as file:
             file.write(lines)
     except OSError as full:
-        print(f"  {_short(log)} cannot be written ({full}); the traceback:\n{lines}", file=sys.stderr)
-    else:
-        print(f"  the traceback is in {_short(log)}", file=sys.stderr)
+        where = f"{_short(log)} cannot be written ({full}); the traceback:\n{lines}"
+    print(f"fault: {type(error).__name__}: {message[-1]}\n  {where}", file=sys.stderr)
     return 1
 
 

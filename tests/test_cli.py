@@ -82,6 +82,24 @@ def test_unknown_command_names_the_nearest(capsys: pytest.CaptureFixture[str]) -
     assert said.startswith("error: Unknown command 'pretrian'. Did you mean 'pretrain'? Choose from prepare, ")
 
 
+def test_a_yaml_is_needed_and_overrides_are_not(capsys: pytest.CaptureFixture[str]) -> None:
+    assert refused(capsys, "prepare").endswith("error: the following arguments are required: yaml\n")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["report", "smallest.yaml"]])
+def test_a_reader_that_has_gone_is_no_fault(arguments: list[str], smallest_yaml: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])}
+    with os.fdopen(writing, "w") as stdout:
+        done = subprocess.run(
+            [sys.executable, "-m", "raysl.cli", *arguments], stdout=stdout, stderr=subprocess.PIPE, text=True,
+            cwd=smallest_yaml.parent, env=environment, timeout=120,
+        )  # fmt: skip
+    assert done.returncode == 141
+    assert [line for line in done.stderr.splitlines() if not line.startswith("log: ")] == []
+
+
 def test_unknown_option_is_refused(smallest_yaml: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "unrecognized arguments: --redo" in refused(capsys, "monitor", smallest_yaml, "--redo")
 
