@@ -10,7 +10,7 @@ from contextlib import suppress
 from datetime import date
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Self, TypeVar, get_args
 
 import yaml
 from pydantic import (
@@ -21,6 +21,8 @@ from pydantic import (
     SerializeAsAny,
     SerializerFunctionWrapHandler,
     ValidationError,
+    ValidationInfo,
+    field_validator,
     model_serializer,
     model_validator,
 )
@@ -59,6 +61,16 @@ class Config(BaseModel):
     def _unmarked(self) -> set[str]:
         """Keys that are left out where the config is written down."""
         return {name for name in self.later if getattr(self, name) == type(self).model_fields[name].default}
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_switch_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """pydantic takes `yes` for 1, and `max_steps: yes` would train for one step."""
+        if isinstance(value, bool):
+            annotation = cls.model_fields[str(info.field_name)].annotation
+            if {int, float} & {annotation, *get_args(annotation)}:
+                raise ValueError(f"give a number, got {value!r}")
+        return value
 
     @model_validator(mode="wrap")
     @classmethod

@@ -50,6 +50,9 @@ def refused(path: Path, *overrides: str) -> list[str]:
          "datetime.date(2024, 11, 1); quote it if"),
         ("prepare.tokenizer.type=unigram", "prepare.tokenizer.type: input should be 'bpe' or 'wordpiece', got 'unigram'."),
         ("prepare.source.txt_unit=page", "prepare.source.txt_unit: input should be 'file', 'paragraph' or 'line',"),
+        ("pretrain.max_steps=yes", "pretrain.max_steps: give a number, got True."),
+        ("pretrain.ema_decay=off", "pretrain.ema_decay: give a number, got False."),
+        ("finetune.labels_per_class=on", "finetune.labels_per_class: give a number, got True."),
         ("pretrain.precision=fp8", "pretrain.precision: input should be 'auto', 'fp32' or 'bf16', got 'fp8'."),
         ("pretrain.model.preset=[bert-tiny]", "pretrain.model.preset: input should be a valid string, got ['bert-tiny']."),
         ("pretrain.model.width=30", "pretrain.model: num_heads must divide width, got 4 heads for width 30."),
@@ -147,10 +150,11 @@ def test_override_that_cannot_be_applied_says_why(smallest_yaml: Path, override:
 
 def test_overrides_reach_every_depth(smallest_yaml: Path) -> None:
     config = run_config.load(
-        smallest_yaml, ["seed=7", "pretrain.optimizer.learning_rate=1e-4", "pretrain.objective.mask_share=0.3",
-                        "serve.tasks.0=embed"]
+        smallest_yaml, ["seed=7", "pretrain.compile=yes", "pretrain.optimizer.learning_rate=1e-4",
+                        "pretrain.objective.mask_share=0.3", "serve.tasks.0=embed"]
     )  # fmt: skip
     assert config.seed == 7
+    assert config.training.compile
     assert config.pretrain.optimizer.learning_rate == 1e-4  # PyYAML reads 1e-4 as text
     assert config.pretrain.objective.model_dump()["mask_share"] == 0.3
     assert config.serve is not None
