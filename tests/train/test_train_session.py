@@ -48,7 +48,7 @@ def test_the_description_names_the_step_of_the_weights_that_were_kept(
 
 def test_mlflow_is_looked_for_before_anything_starts(smallest_yaml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"pretrain.mlflow=somewhere needs `pip install raysl\[mlflow\]`"):
+    with pytest.raises(ConfigError, match=r"pretrain.mlflow=somewhere needs `pip install 'raysl\[mlflow\]'`"):
         main(str(smallest_yaml), "pretrain.mlflow=somewhere")
 
 
