@@ -39,17 +39,21 @@ def claim_folder(config: RunConfig, remade: tuple[str, ...], redo: bool) -> None
     `remade` are the stages that the command makes or that follow it: `redo` may change those, never the ones before.
     """
     for name in STAGES:
-        begun = Stage(config.folder, name, {}, {}).begun_with()
         left_out = getattr(config, name) is None and name != "pretrain"  # then no command reads it
-        if begun is not None and not left_out:
-            now = {**begun, **section(config, *begun)}
-            check_same_config(Stage(config.folder, name, now, {}, usual_limits(config, *begun)), redo and name in remade)
+        if not left_out:
+            check_same_config(_as_now(config, name), redo and name in remade)
     try:
         storage.write_text(config.folder / "config.yaml", base.dump(config))
     except OSError as error:
         raise ConfigError(
             f"run_dir={config.run_dir} cannot be written ({error}). Name a folder that you may write."
         ) from error
+
+
+def _as_now(config: RunConfig, name: str) -> Stage:
+    """The stage with what the config says now of all that its work was begun with."""
+    begun = Stage(config.folder, name, {}, {}).begun_with() or {}
+    return Stage(config.folder, name, {**begun, **section(config, *begun)}, {}, usual_limits(config, *begun))
 
 
 def make(name: str, config: RunConfig, redo: bool = False) -> Manifest:
@@ -67,9 +71,15 @@ def make(name: str, config: RunConfig, redo: bool = False) -> Manifest:
 
 
 def run(config: RunConfig, redo: bool = False) -> list[Manifest]:
-    """Makes every stage the YAML has. A run that was killed goes on where it stopped."""
+    """Makes every stage the YAML has. A run that was killed goes on where it stopped.
+
+    `redo` makes those again that another config made, and no others: days of `prepare` are not repeated for a later stage.
+    """
     _check_labels(config)
-    return [make(name, config, redo) for name in stages(config)]
+    kept = ("prepare", "release")  # whose functions make them again in any case
+    return [
+        make(name, config, redo and (name not in kept or _as_now(config, name).begun_otherwise())) for name in stages(config)
+    ]
 
 
 def _check_labels(config: RunConfig) -> None:

@@ -175,6 +175,11 @@ class Stage:
             return dict(manifest.config)
         return storage.read_json(path) if path.is_file() else None
 
+    def begun_otherwise(self) -> bool:
+        """Whether another config made, or began, the work in the folder."""
+        begun = self.begun_with()
+        return begun is not None and self.with_limits(begun) != storage_form(self.config)
+
     def begun_from(self) -> tuple[Mapping[str, str], Mapping[str, str]] | None:
         """Inputs and places of the work in the folder, finished or not; None where nothing says them."""
         manifest, path = read_manifest(self.run_folder, self.name), self.folder / BEGUN_FROM
@@ -285,7 +290,7 @@ WAY_OUT = "Name another folder with run_dir=..., or add --redo to make this stag
 def check_same_config(stage: Stage, redo: bool, way_out: str = WAY_OUT) -> None:
     """Refuses to overwrite a finished stage, or checkpoints, that another config made, unless `redo` was asked for."""
     work, begun = stage.work(), stage.begun_with()
-    if redo or not work or begun is None or stage.with_limits(begun) == storage_form(stage.config):
+    if redo or not work or begun is None or not stage.begun_otherwise():
         return
     back = "" if work == MADE else "Set it back to go on. "
     raise ConfigError(f"{stage.folder} {work} with another config ({_changes(begun, stage)}). {back}{way_out}")

@@ -14,7 +14,8 @@ import pytest
 from raysl import cli, run, run_config
 from raysl.errors import DataError, RayslError, StageError
 from raysl.run_config import STAGES
-from raysl.stage import Stage, alone
+from raysl.stage import Stage, alone, section
+from raysl.train.config import FinetuneConfig
 
 HEAVY = ("ray", "torch", "pandas", "matplotlib", "sklearn")
 
@@ -151,6 +152,20 @@ def test_redo_changes_the_stage_and_later_ones_never_earlier_ones(
     assert cli._remade("pretrain") == STAGES[1:]
     assert cli._remade("run") == STAGES
     assert cli._remade("serve") == ()
+
+
+def test_redo_of_a_run_leaves_what_has_not_changed(smallest_yaml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = run_config.load(smallest_yaml, ["prepare.source.label_column=topic"])
+    for name in STAGES:
+        finished(config.folder, name, {"seed": 0, **section(config, name)})
+    made: dict[str, bool] = {}
+    monkeypatch.setattr(run, "make", lambda name, _, redo: made.update({name: redo}))
+    run.run(config.model_copy(update={"seed": 0, "finetune": FinetuneConfig(epochs=1)}), redo=True)
+    assert (made["prepare"], made["finetune"], made["release"]) == (False, True, False)
+    run.run(config.model_copy(update={"seed": 5}), redo=True)
+    assert all(made.values())
+    run.run(config, redo=False)
+    assert not any(made.values())
 
 
 def test_sections_that_make_nothing_may_change(smallest_yaml: Path) -> None:
