@@ -72,9 +72,15 @@ def _run(argv: Sequence[str] | None) -> int:
         near = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f" Did you mean '{near[0]}'?" if near else ""
         return _mistake(f"Unknown command '{name}'.{hint} Choose from {', '.join(COMMANDS)}.")
-    if name == "demo" and not [given for given in rest if not given.startswith("-") and "=" not in given]:
+    if name == "demo" and not {"-h", "--help"} & {*rest} and not [given for given in rest if _is_yaml(given)]:
+        if not Path(DEMO).is_file():
+            return _mistake(f"`raysl demo` reads {DEMO} of the repository. Start it there, or give the path of a YAML.")
         rest = [DEMO, *rest]
     return _guarded(name, _parser(name).parse_intermixed_args(rest))
+
+
+def _is_yaml(given: str) -> bool:
+    return not given.startswith("-") and "=" not in given
 
 
 def _overview(arguments: list[str]) -> int:
@@ -205,7 +211,8 @@ def _ending(name: str, arguments: argparse.Namespace, config: "RunConfig", resul
     folder = config.folder / last if name in made else config.folder
     lines = [f"result: {_short(folder)}", f"report: {_short(config.folder / 'report.html')}"]
     after = made[made.index(last) + 1 :][:1]
-    following = after[0] if after and name in made else ("serve" if config.serve and last == "release" else "")
+    served = config.serve and last == "release" and name != "report"  # of which nobody knows whether it is there
+    following = after[0] if after and name in made else ("serve" if served else "")
     if following:
         start = f"ray job submit --working-dir . -- python jobs/{following}.py" if in_job() else f"raysl {following}"
         lines.append(f"next:   {start} {shlex.join([arguments.yaml, *arguments.overrides])}")

@@ -83,6 +83,15 @@ def test_unknown_command_names_the_nearest(capsys: pytest.CaptureFixture[str]) -
     assert said.startswith("error: Unknown command 'pretrian'. Did you mean 'pretrain'? Choose from prepare, ")
 
 
+def test_the_demo_outside_of_the_repository_says_where_its_yaml_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "`raysl demo` reads configs/smoke/bert.yaml of the repository. Start it there" in refused(
+        capsys, "demo", "seed=1"
+    )
+
+
 def test_a_yaml_is_needed_and_overrides_are_not(capsys: pytest.CaptureFixture[str]) -> None:
     assert refused(capsys, "prepare").endswith("error: the following arguments are required: yaml\n")
 
@@ -312,6 +321,7 @@ def test_ending_names_the_next_command(smallest_yaml: Path) -> None:
     assert cli._ending("pretrain", parsed, config, None)[-1] == "next:   raysl finetune x.yaml seed=1"
     assert cli._ending("release", parsed, config, None)[-1] == "next:   raysl serve x.yaml seed=1"
     assert cli._ending("run", parsed, config, None)[-1] == "next:   raysl serve x.yaml seed=1"
+    assert [line.split(":")[0] for line in cli._ending("report", parsed, config, None)] == ["result", "report"]
 
 
 def test_next_command_can_be_pasted_into_a_shell(smallest_yaml: Path) -> None:
