@@ -244,6 +244,8 @@ def _mistake(message: str) -> int:
 
 
 def _fault(error: Exception, config: "RunConfig | None") -> int:
+    from raysl.cluster import ESCAPED
+
     lines = "".join(traceback.format_exception(error))
     if config is None:
         print(lines, file=sys.stderr)
@@ -252,7 +254,7 @@ def _fault(error: Exception, config: "RunConfig | None") -> int:
     message = str(error).strip().splitlines() or [""]
     where = f"the traceback is in {_short(log)}"
     try:
-        with open(log, "a", encoding="utf-8") as file:
+        with open(log, "a", encoding="utf-8", errors=ESCAPED) as file:
             file.write(lines)
     except OSError as full:
         where = f"{_short(log)} cannot be written ({full}); the traceback:\n{lines}"

@@ -38,6 +38,9 @@ FOR_WORKERS = {"MALLOC_ARENA_MAX": "1"}
 tensors come from the system page by page, zeroed, in each step: the smoke GPT trained at 58 % of its speed."""
 
 
+ESCAPED = "backslashreplace"
+"""How the name of a file that is no UTF-8 is written."""
+
 OWN = "raysl_own"
 """A resource that only clusters have which a command started for itself."""
 
@@ -231,7 +234,7 @@ def quiet(log_path: Path) -> Iterator[None]:
     sys.stdout.flush()
     sys.stderr.flush()
     python_streams = (sys.stdout, sys.stderr)
-    with open(log_path, "a", buffering=1, encoding="utf-8") as log:
+    with open(log_path, "a", buffering=1, encoding="utf-8", errors=ESCAPED) as log:
         kept = [os.dup(1), os.dup(2)]
         progress.set_user_stream(_writer(kept[1]))
         sys.stdout = sys.stderr = log
@@ -256,4 +259,4 @@ def quiet(log_path: Path) -> Iterator[None]:
 
 
 def _writer(descriptor: int) -> TextIO:
-    return open(descriptor, "w", buffering=1, encoding="utf-8", closefd=False)
+    return open(descriptor, "w", buffering=1, encoding="utf-8", errors=ESCAPED, closefd=False)

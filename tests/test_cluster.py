@@ -1,10 +1,13 @@
-"""What a setting `device` asks of a cluster."""
+"""What a setting `device` asks of a cluster, which addresses lead to one, and what is said meanwhile."""
+
+from pathlib import Path
 
 import pytest
 import ray
 
 from raysl import cluster
 from raysl.errors import ConfigError
+from raysl.progress import say
 
 
 @pytest.mark.parametrize(("device", "gpus", "grows", "taken"), [
@@ -16,6 +19,14 @@ def test_gpus_are_taken_where_there_are_some_or_some_will_come(
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 4.0, **({"GPU": float(gpus)} if gpus else {})})
     monkeypatch.setenv("RAYSL_AUTOSCALING", grows)
     assert cluster.takes_gpus(device) == taken
+
+
+def test_a_name_that_is_no_utf8_can_be_told_and_logged(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with cluster.quiet(tmp_path / "log"):
+        say("caf\udce9.txt is read")
+        print("caf\udce9.txt is broken")
+    assert capfd.readouterr().err == "caf\\udce9.txt is read\n"
+    assert "caf\\udce9.txt is broken" in (tmp_path / "log").read_text()
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:8265", "head"])
