@@ -91,7 +91,8 @@ def takes_gpus(device: str) -> bool:
     have = float(ray.cluster_resources().get("GPU", 0))
     if device == "cuda" and not have and not autoscales():
         raise ConfigError(
-            "device=cuda needs a GPU and the cluster has none. Use device=auto, device=cpu or another cluster."
+            "device=cuda needs a GPU and the cluster has none. Use device=auto, device=cpu or another cluster. Where GPU "
+            "nodes come when they are asked for, set RAYSL_AUTOSCALING=1 in the environment of this command."
         )
     return device == "cuda" or (device == "auto" and have > 0)
 

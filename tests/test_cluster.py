@@ -41,5 +41,7 @@ def test_an_address_of_another_kind_is_told_with_the_right_ones(address: str, mo
 def test_a_gpu_that_never_comes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 4.0})
     monkeypatch.delenv("RAYSL_AUTOSCALING", raising=False)
-    with pytest.raises(ConfigError, match=r"device=cuda needs a GPU and the cluster has none\. Use device=auto"):
+    with pytest.raises(
+        ConfigError, match=r"device=cuda needs a GPU and the cluster has none\. Use device=auto.*RAYSL_AUTOSCALING=1"
+    ):
         cluster.takes_gpus("cuda")
