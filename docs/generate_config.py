@@ -33,7 +33,7 @@ def page() -> str:
     for name, config, field in _sections(RunConfig):
         lines += ["", f"## {name}", "", _doc(config), *_about(name, field), "", *_table(config)]
     for catalog in CATALOGS:
-        lines += ["", f"## Catalog: {catalog.kind}", "", f"`type:` of a {catalog.kind}, or `module:Class` of your own code."]
+        lines += ["", f"## Catalog: {catalog.kind}", "", "What `type:` may name, besides `module:Class` of your own code."]
         for name in catalog.entries:
             config = catalog.config(name)
             lines += ["", f"### {catalog.kind}: {name}", "", _doc(config), "", *_table(config)]

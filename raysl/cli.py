@@ -1,11 +1,13 @@
 """raysl <command> <yaml> key=value ...: checks the whole YAML first, imports what the command needs after that.
 
-Exit codes: 0 done, 1 a fault of raysl (traceback in the log), 2 a mistake of the user (one message), 130 stopped by hand.
+Exit codes: 0 done, 1 a fault of raysl (traceback in the log), 2 a mistake of the user (one message), 130 stopped by hand,
+141 nobody reads the output any more (`raysl ... | head`).
 """
 
 import argparse
 import difflib
 import os
+import shlex
 import sys
 import time
 import traceback
@@ -51,6 +53,16 @@ FLAGS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
+    try:
+        code = _run(argv)
+        print(end="", flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what Python has left to write at its end
+        return 141
+    return code
+
+
+def _run(argv: Sequence[str] | None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     sys.path.append(os.getcwd())  # `type: module:Class` of the current folder, also from the installed command
     if not arguments or arguments[0].startswith("-"):
@@ -60,9 +72,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         near = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f" Did you mean '{near[0]}'?" if near else ""
         return _mistake(f"Unknown command '{name}'.{hint} Choose from {', '.join(COMMANDS)}.")
-    if name == "demo" and not [given for given in rest if not given.startswith("-") and "=" not in given]:
+    if name == "demo" and not {"-h", "--help"} & {*rest} and not [given for given in rest if _is_yaml(given)]:
+        if not Path(DEMO).is_file():
+            return _mistake(f"`raysl demo` reads {DEMO} of the repository. Start it there, or give the path of a YAML.")
         rest = [DEMO, *rest]
     return _guarded(name, _parser(name).parse_intermixed_args(rest))
+
+
+def _is_yaml(given: str) -> bool:
+    return not given.startswith("-") and "=" not in given
 
 
 def _overview(arguments: list[str]) -> int:
@@ -86,7 +104,7 @@ def _parser(name: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=f"raysl {name}", description=command.help)
     default = f"; without one {DEMO}" if name == "demo" else ""
     parser.add_argument("yaml", help=f"the run's YAML, or config.yaml of a run folder{default}")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="a key of the YAML with its full path")
+    parser.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="a key of the YAML with its full path")
     for flag in command.flags:
         parser.add_argument(f"--{flag}", action="store_true", help=FLAGS[flag])
     return parser
@@ -98,7 +116,7 @@ def _guarded(name: str, arguments: argparse.Namespace) -> int:
     config: RunConfig | None = None
     try:
         config = _checked(name, arguments)
-        _execute(name, arguments, config)
+        lines = _execute(name, arguments, config)
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         return 130
@@ -107,6 +125,8 @@ def _guarded(name: str, arguments: argparse.Namespace) -> int:
         if mistake is not None:
             return _mistake(str(mistake))
         return _fault(error, config)
+    for line in lines:
+        print(line)
     return 0
 
 
@@ -139,7 +159,8 @@ def _remade(name: str) -> tuple[str, ...]:
     return STAGES[STAGES.index(name) :] if name in STAGES else ()
 
 
-def _execute(name: str, arguments: argparse.Namespace, config: "RunConfig") -> None:
+def _execute(name: str, arguments: argparse.Namespace, config: "RunConfig") -> list[str]:
+    """Does the work and returns the last lines."""
     from raysl import cluster
     from raysl.progress import say
 
@@ -154,8 +175,7 @@ def _execute(name: str, arguments: argparse.Namespace, config: "RunConfig") -> N
                 _function("serve")(config)
         finally:
             _disconnect()
-    for line in _ending(name, arguments, config, result):
-        print(line)
+    return _ending(name, arguments, config, result)
 
 
 def _function(name: str) -> Callable[..., Any]:
@@ -191,10 +211,11 @@ def _ending(name: str, arguments: argparse.Namespace, config: "RunConfig", resul
     folder = config.folder / last if name in made else config.folder
     lines = [f"result: {_short(folder)}", f"report: {_short(config.folder / 'report.html')}"]
     after = made[made.index(last) + 1 :][:1]
-    following = after[0] if after and name in made else ("serve" if config.serve and last == "release" else "")
+    served = config.serve and last == "release" and name != "report"  # of which nobody knows whether it is there
+    following = after[0] if after and name in made else ("serve" if served else "")
     if following:
         start = f"ray job submit --working-dir . -- python jobs/{following}.py" if in_job() else f"raysl {following}"
-        lines.append(f"next:   {' '.join([start, arguments.yaml, *arguments.overrides])}")
+        lines.append(f"next:   {start} {shlex.join([arguments.yaml, *arguments.overrides])}")
     return lines
 
 
@@ -223,15 +244,21 @@ def _mistake(message: str) -> int:
 
 
 def _fault(error: Exception, config: "RunConfig | None") -> int:
+    from raysl.cluster import ESCAPED
+
     lines = "".join(traceback.format_exception(error))
     if config is None:
         print(lines, file=sys.stderr)
         return 1
     log = config.folder / "raysl.log"
-    with open(log, "a", encoding="utf-8") as file:
-        file.write(lines)
     message = str(error).strip().splitlines() or [""]
-    print(f"fault: {type(error).__name__}: {message[-1]}\n  the traceback is in {_short(log)}", file=sys.stderr)
+    where = f"the traceback is in {_short(log)}"
+    try:
+        with open(log, "a", encoding="utf-8", errors=ESCAPED) as file:
+            file.write(lines)
+    except OSError as full:
+        where = f"{_short(log)} cannot be written ({full}); the traceback:\n{lines}"
+    print(f"fault: {type(error).__name__}: {message[-1]}\n  {where}", file=sys.stderr)
     return 1
 
 

@@ -38,6 +38,9 @@ FOR_WORKERS = {"MALLOC_ARENA_MAX": "1"}
 tensors come from the system page by page, zeroed, in each step: the smoke GPT trained at 58 % of its speed."""
 
 
+ESCAPED = "backslashreplace"
+"""How the name of a file that is no UTF-8 is written."""
+
 OWN = "raysl_own"
 """A resource that only clusters have which a command started for itself."""
 
@@ -88,7 +91,8 @@ def takes_gpus(device: str) -> bool:
     have = float(ray.cluster_resources().get("GPU", 0))
     if device == "cuda" and not have and not autoscales():
         raise ConfigError(
-            "device=cuda needs a GPU and the cluster has none. Use device=auto, device=cpu or another cluster."
+            "device=cuda needs a GPU and the cluster has none. Use device=auto, device=cpu or another cluster. Where GPU "
+            "nodes come when they are asked for, set RAYSL_AUTOSCALING=1 in the environment of this command."
         )
     return device == "cuda" or (device == "auto" and have > 0)
 
@@ -130,10 +134,11 @@ def _join(ray: Any) -> Any:
     environment = None if in_job() else {"env_vars": unset(FOR_WORKERS) | {"PYTHONPATH": _python_path()}}
     try:
         return ray.init(address="auto", log_to_driver=False, logging_level="ERROR", runtime_env=environment)
-    except ConnectionError as error:
+    except (ConnectionError, ValueError) as error:
         raise ConfigError(
-            f"No Ray cluster lets us in at RAY_ADDRESS={os.environ['RAY_ADDRESS']} ({error}). Check the address and "
-            f"`export RAY_AUTH_MODE=token` (docs/cluster.md), or `unset RAY_ADDRESS` for a local one."
+            f"No Ray cluster lets us in at RAY_ADDRESS={os.environ['RAY_ADDRESS']} ({' '.join(str(error).split())}). Give "
+            f"`auto` or <head>:6379 and `export RAY_AUTH_MODE=token` (docs/cluster.md), or `unset RAY_ADDRESS` for a local "
+            f"cluster; the address for `ray job` belongs into RAY_API_SERVER_ADDRESS."
         ) from error
 
 
@@ -230,7 +235,7 @@ def quiet(log_path: Path) -> Iterator[None]:
     sys.stdout.flush()
     sys.stderr.flush()
     python_streams = (sys.stdout, sys.stderr)
-    with open(log_path, "a", buffering=1, encoding="utf-8") as log:
+    with open(log_path, "a", buffering=1, encoding="utf-8", errors=ESCAPED) as log:
         kept = [os.dup(1), os.dup(2)]
         progress.set_user_stream(_writer(kept[1]))
         sys.stdout = sys.stderr = log
@@ -255,4 +260,4 @@ def quiet(log_path: Path) -> Iterator[None]:
 
 
 def _writer(descriptor: int) -> TextIO:
-    return open(descriptor, "w", buffering=1, encoding="utf-8", closefd=False)
+    return open(descriptor, "w", buffering=1, encoding="utf-8", errors=ESCAPED, closefd=False)

@@ -4,20 +4,25 @@ A config class is a pydantic model; its field docstrings, with units, are its do
 """
 
 import difflib
-from collections.abc import Hashable, Mapping, Sequence
+import os
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from datetime import date
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Self, TypeVar, get_args
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     SerializeAsAny,
     SerializerFunctionWrapHandler,
     ValidationError,
+    ValidationInfo,
+    field_validator,
     model_serializer,
     model_validator,
 )
@@ -57,6 +62,16 @@ class Config(BaseModel):
         """Keys that are left out where the config is written down."""
         return {name for name in self.later if getattr(self, name) == type(self).model_fields[name].default}
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_switch_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """pydantic takes `yes` for 1, and `max_steps: yes` would train for one step."""
+        if isinstance(value, bool):
+            annotation = cls.model_fields[str(info.field_name)].annotation
+            if {int, float} & {annotation, *get_args(annotation)}:
+                raise ValueError(f"give a number, got {value!r}")
+        return value
+
     @model_validator(mode="wrap")
     @classmethod
     def _name_nearest_keys(cls, data: Any, handler: Any) -> Self:
@@ -79,13 +94,21 @@ def _explained(line: dict[str, Any], allowed: Sequence[str]) -> InitErrorDetails
     return InitErrorDetails(type=PydanticCustomError("explained", escaped), loc=line["loc"], input=line["input"])
 
 
+IN_YAML = {"model_type": "a mapping of keys", "dict_type": "a mapping", "tuple_type": "a list", "list_type": "a list"}
+"""pydantic's name of a mistake -> what a YAML should have there, where pydantic names a class of Python."""
+
+
 def _plain(line: dict[str, Any]) -> str:
     message = str(line["msg"]).removeprefix("Value error, ").removeprefix("Assertion failed, ")
     if line["type"] == "missing":
         return "this key is needed and missing"
     if line["type"] in ("value_error", "assertion_error"):
         return message
-    return f"{message[:1].lower()}{message[1:]}, got {_short(line['input'])}"
+    if line["type"] in IN_YAML:
+        return f"give {IN_YAML[line['type']]}, got {_short(line['input'])}"
+    unquoted = line["type"] == "string_type" and isinstance(line["input"], bool | int | float | date)
+    hint = "; quote it if it is text (on the command line inside other quotes)" if unquoted else ""
+    return f"{message[:1].lower()}{message[1:]}, got {_short(line['input'])}{hint}"
 
 
 def _short(value: Any) -> str:
@@ -119,6 +142,13 @@ class PluginConfig(Config):
     """What a source yields, a model reads or an objective trains on: `text` or `images`."""
 
 
+def _from_home(path: str) -> str:
+    """A shell replaces `~` only where a word begins with it, and neither YAML nor the system does."""
+    return os.path.expanduser(path) if path == "~" or path.startswith("~/") else path
+
+
+AnyPath = Annotated[str, AfterValidator(_from_home)]
+"""A path or a URI; `~/` is the user's home folder."""
 AnySource = Annotated[SerializeAsAny[PluginConfig], BeforeValidator(partial(_plugin, SOURCES))]
 AnyFilter = Annotated[SerializeAsAny[PluginConfig], BeforeValidator(partial(_plugin, FILTERS))]
 AnyModel = Annotated[SerializeAsAny[PluginConfig], BeforeValidator(partial(_plugin, MODELS))]
@@ -137,15 +167,23 @@ def load(config_class: type[ConfigT], path: str | Path, overrides: Sequence[str]
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML keeps the last of two equal keys without a word."""
+    """PyYAML keeps the last of two equal keys without a word, and lets through what Python says of a 31 June."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """Before `<<` puts keys of other mappings beside its own, which may be the same."""
+        node = super().compose_mapping_node(anchor)
         seen: set[str] = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value in seen:
                 raise yaml.MarkedYAMLError(problem=f"the key '{key.value}' stands twice", problem_mark=key.start_mark)
             seen.add(key.value if isinstance(key, yaml.ScalarNode) else "")
-        return super().construct_mapping(node, deep)
+        return node
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, KeyError, AttributeError) as error:  # of `2011-06-31`, `!!bool x`, `!!timestamp x`
+            raise yaml.MarkedYAMLError(problem=f"{node.value!r}: {error}", problem_mark=node.start_mark) from error
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -158,11 +196,16 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         line = f" line {where.line + 1}, column {where.column + 1}" if where else ""
-        problem = getattr(error, "problem", None) or str(error)
-        raise ConfigError(f"{path}{line}: not valid YAML: {problem}. Check the indentation and the colons.") from error
+        raise ConfigError(
+            f"{path}{line}: not valid YAML: {_problem(error)}. Check the indentation and the colons."
+        ) from error
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: a config is a mapping of keys to values, got {_short(data)}.")
     return data
+
+
+def _problem(error: yaml.YAMLError) -> str:
+    return getattr(error, "problem", None) or " ".join(str(error).split())
 
 
 def apply_overrides(data: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
@@ -178,9 +221,9 @@ def apply_overrides(data: dict[str, Any], overrides: Sequence[str]) -> dict[str,
         if "=" not in override or not key:
             raise ConfigError(f"'{override}' is no override. Write key=value, for example pretrain.max_steps=100.")
         try:
-            _set(data, key.split("."), yaml.safe_load(value), override)
+            _set(data, key.split("."), yaml.load(value, Loader=_Loader), override)
         except yaml.YAMLError as error:
-            raise ConfigError(f"'{override}': the value is not valid YAML. Quote it.") from error
+            raise ConfigError(f"'{override}': the value is not valid YAML: {_problem(error)}. Quote it.") from error
     return data
 
 
@@ -200,7 +243,7 @@ def _set(data: Any, keys: list[str], value: Any, override: str) -> None:
     for position, key in enumerate(keys):
         last = position == len(keys) - 1
         if isinstance(data, list):
-            if not key.isdigit() or int(key) >= len(data):
+            if not key.isdecimal() or int(key) >= len(data):
                 raise ConfigError(f"'{override}': '{key}' is no place in a list of {len(data)}.")
             index: Any = int(key)
         elif isinstance(data, dict):

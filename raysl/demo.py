@@ -3,6 +3,7 @@
 Nothing is staged: the documents asked about are test rows that no stage has read, the other text is source code.
 """
 
+import shlex
 import sysconfig
 import time
 from collections.abc import Sequence
@@ -15,12 +16,15 @@ import numpy as np
 
 from raysl import run, storage
 from raysl.data.labelled import Documents, read_documents
+from raysl.errors import ConfigError
 from raysl.monitor.checks import MonitorResult, monitor
 from raysl.monitor.recorder import read_records
 from raysl.progress import Progress, say
 from raysl.run_config import RunConfig, needed
-from raysl.serve.app import ask, start
+from raysl.serve.app import ask, start, url_of
 
+TASKS = ("classify", "embed", "search")
+"""What the demo asks."""
 QUERIES = ("parse a date from a string", "multiply two matrices", "retry a request that failed", "draw a histogram")
 """What the demo searches the documentation for."""
 NUM_REQUESTS = 400
@@ -40,6 +44,7 @@ def demo(config: RunConfig, redo: bool = False) -> DemoResult:
     """Runs every stage, serves the model, asks it, and lets the monitor judge two kinds of traffic."""
     for section in ("finetune", "evaluate", "release", "serve"):
         needed(config, section)
+    _check_tasks(config)
     run.run(config, redo)
     test = read_documents(config.folder / "prepare", "test")
     order = np.random.default_rng(config.seed).permutation(len(test))
@@ -55,6 +60,16 @@ def demo(config: RunConfig, redo: bool = False) -> DemoResult:
     for line in table(config, result):
         say(line)
     return result
+
+
+def _check_tasks(config: RunConfig) -> None:
+    assert config.serve is not None
+    served = [task.type for task in config.serve.tasks]
+    lacking = [name for name in TASKS if name not in served]
+    if lacking:
+        raise ConfigError(
+            f"`raysl demo` asks {', '.join(TASKS)}; add {', '.join(lacking)} to serve.tasks, or use `raysl run`."
+        )
 
 
 def _show_queries(url: str, documents: Documents) -> None:
@@ -153,14 +168,10 @@ def _spread(values: Sequence[float]) -> str:
 
 
 def _next_steps(config: RunConfig) -> list[str]:
+    assert config.serve is not None
     folder = config.folder.relative_to(Path.cwd()) if config.folder.is_relative_to(Path.cwd()) else config.folder
     return [
         f"everything lies in {folder}; open {folder}/report.html in a browser",
-        f"next: raysl serve {folder}/config.yaml     answers at {_url(config)}",
+        f"next: raysl serve {shlex.quote(f'{folder}/config.yaml')}     answers at {url_of(config.serve)}",
         "      docs/run.md                         the same with your own documents",
     ]
-
-
-def _url(config: RunConfig) -> str:
-    assert config.serve is not None
-    return f"http://{config.serve.host}:{config.serve.port}"

@@ -9,7 +9,7 @@ from raysl import storage
 from raysl.errors import ConfigError
 from raysl.progress import say
 from raysl.run_config import STAGES, RunConfig
-from raysl.stage import Manifest, Stage, check_same_config, read_manifest, section, usual_limits
+from raysl.stage import Manifest, Stage, alone, check_same_config, read_manifest, section, usual_limits
 
 FUNCTIONS = {
     "prepare": "raysl.data.pipeline:prepare",
@@ -39,11 +39,9 @@ def claim_folder(config: RunConfig, remade: tuple[str, ...], redo: bool) -> None
     `remade` are the stages that the command makes or that follow it: `redo` may change those, never the ones before.
     """
     for name in STAGES:
-        begun = Stage(config.folder, name, {}, {}).begun_with()
         left_out = getattr(config, name) is None and name != "pretrain"  # then no command reads it
-        if begun is not None and not left_out:
-            now = {**begun, **section(config, *begun)}
-            check_same_config(Stage(config.folder, name, now, {}, usual_limits(config, *begun)), redo and name in remade)
+        if not left_out:
+            check_same_config(_as_now(config, name), redo and name in remade)
     try:
         storage.write_text(config.folder / "config.yaml", base.dump(config))
     except OSError as error:
@@ -52,19 +50,45 @@ def claim_folder(config: RunConfig, remade: tuple[str, ...], redo: bool) -> None
         ) from error
 
 
-def make(name: str, config: RunConfig, redo: bool = False) -> Manifest:
-    """Makes one stage, or finds it made, and brings report.html up to date."""
-    before = read_manifest(config.folder, name)
-    manifest: Manifest = load_function(FUNCTIONS[name])(config, redo)
-    if manifest != before:
-        say(f"{name}: made in {manifest.seconds:,.1f} s")
-    if manifest != before or not (config.folder / "report.html").is_file():
-        from raysl.report import build
+def _as_now(config: RunConfig, name: str) -> Stage:
+    """The stage with what the config says now of all that its work was begun with."""
+    begun = Stage(config.folder, name, {}, {}).begun_with() or {}
+    return Stage(config.folder, name, {**begun, **section(config, *begun)}, {}, usual_limits(config, *begun))
 
-        build(config)
-    return manifest
+
+def make(name: str, config: RunConfig, redo: bool = False) -> Manifest:
+    """Makes one stage, or finds it made, and brings report.html up to date. StageError where another command is at it."""
+    with alone(config.folder):
+        before = read_manifest(config.folder, name)
+        manifest: Manifest = load_function(FUNCTIONS[name])(config, redo)
+        if manifest != before:
+            say(f"{name}: made in {manifest.seconds:,.1f} s")
+        if manifest != before or not (config.folder / "report.html").is_file():
+            from raysl.report import build
+
+            build(config)
+        return manifest
 
 
 def run(config: RunConfig, redo: bool = False) -> list[Manifest]:
-    """Makes every stage the YAML has. A run that was killed goes on where it stopped."""
-    return [make(name, config, redo) for name in stages(config)]
+    """Makes every stage the YAML has. A run that was killed goes on where it stopped.
+
+    `redo` makes those again that another config made, and no others: days of `prepare` are not repeated for a later stage.
+    """
+    _check_labels(config)
+    kept = ("prepare", "release")  # whose functions make them again in any case
+    return [
+        make(name, config, redo and (name not in kept or _as_now(config, name).begun_otherwise())) for name in stages(config)
+    ]
+
+
+def _check_labels(config: RunConfig) -> None:
+    """ConfigError where stages after a long training would find no label."""
+    source = config.prepare.source
+    labelled = [name for name in ("finetune", "evaluate") if name in stages(config)]
+    if labelled and source.modality == "text" and getattr(source, "label_column", "") is None:
+        raise ConfigError(
+            f"`{labelled[0]}` needs labels, and source '{source.type}' yields none. Set prepare.source.label_column; "
+            f"without labels leave out {' and '.join(labelled)} ({' '.join(f'{name}=null' for name in labelled)}), and "
+            f"classify in serve.tasks."
+        )

@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import Field, field_validator, model_validator
 
 from raysl import config as base
-from raysl.config import Config
+from raysl.config import AnyPath, Config
 from raysl.data.config import ImagesConfig, PrepareConfig
 from raysl.errors import ConfigError
 from raysl.evaluation.config import EvaluateConfig
@@ -39,7 +39,7 @@ class RunConfig(Config):
 
     name: str
     """Name of the run; its folder is runs/<name> unless run_dir says otherwise."""
-    run_dir: str = ""
+    run_dir: AnyPath = ""
     """Run folder."""
     seed: int = Field(0, ge=0, lt=2**32)
     """Seed of everything random: splits, permutations, weights, label draws."""
@@ -203,7 +203,22 @@ def _logged_parts(tune: TuneConfig, objective: ObjectiveConfig) -> tuple[str, ..
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     """The validated config of a YAML; every mistake is one line of a ConfigError."""
-    return base.load(RunConfig, path, overrides)
+    config = base.load(RunConfig, path, overrides)
+    if not any(override.startswith("run_dir=") for override in overrides):
+        _check_place(config, Path(path).absolute())
+    return config
+
+
+def _check_place(config: RunConfig, path: Path) -> None:
+    """ConfigError for the config.yaml of a run folder that would begin another run in the current folder."""
+    own, folder = Path(config.run_dir or f"runs/{config.name}"), path.parent
+    named = path.name == "config.yaml" and not own.is_absolute() and folder.parts[-len(own.parts) :] == own.parts
+    if named and folder.resolve() != config.folder.resolve():
+        begin = folder.parents[len(own.parts) - 1]
+        raise ConfigError(
+            f"{path} belongs to the run folder {folder}, its relative paths begin at {begin}, not at the current folder, "
+            f"{Path.cwd()}. Go there, or give run_dir={folder}."
+        )
 
 
 def needed(config: RunConfig, section: str) -> None:

@@ -4,10 +4,12 @@ A stage is done when its manifest names the same config, the same inputs and fil
 <run>/<stage>, its manifest <run>/<stage>/manifest.json, written last.
 """
 
+import fcntl
 import json
+import logging
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -19,11 +21,15 @@ from raysl import storage
 from raysl.config import Config
 from raysl.errors import ConfigError, StageError
 
+logger = logging.getLogger(__name__)
+
 MANIFEST, TOKENIZER, CHECKPOINTS = "manifest.json", "tokenizer.json", "checkpoints"
 MARKER = ".fingerprint"
 """In a stage's folder: the fingerprint that its work was begun with."""
 BEGUN_WITH, BEGUN_FROM, UNITS = ".config.json", ".inputs.json", ".units"
 """Beside it: the config, the inputs and a hash of the units of that work."""
+LOCK = ".lock"
+"""In a folder in which one command works at a time."""
 MADE = "was made"
 Keys = tuple[str, ...]
 """Where a value stands in nested configs: ("prepare", "deduplicate", "max_task_mb")."""
@@ -170,6 +176,11 @@ class Stage:
             return dict(manifest.config)
         return storage.read_json(path) if path.is_file() else None
 
+    def begun_otherwise(self) -> bool:
+        """Whether another config made, or began, the work in the folder."""
+        begun = self.begun_with()
+        return begun is not None and self.with_limits(begun) != storage_form(self.config)
+
     def begun_from(self) -> tuple[Mapping[str, str], Mapping[str, str]] | None:
         """Inputs and places of the work in the folder, finished or not; None where nothing says them."""
         manifest, path = read_manifest(self.run_folder, self.name), self.folder / BEGUN_FROM
@@ -215,6 +226,23 @@ class Stage:
             "counts": manifest.counts, "metrics": manifest.metrics,
         }  # fmt: skip
         storage.write_json(path, index)
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Holds `folder` for this process, where the disk has locks; StageError where another one works in it.
+
+    Two that make the same stage remove each other's unfinished files.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / LOCK, "w", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released with the file, also when this process is killed
+        except BlockingIOError as error:
+            raise StageError(f"Another command is at work in {folder}. Wait for its end, or stop it.") from error
+        except OSError:
+            logger.info("%s lies on a disk without locks", folder)
+        yield
 
 
 def log_metrics(run_folder: str | Path, stage: str, **values: Any) -> None:
@@ -272,7 +300,7 @@ WAY_OUT = "Name another folder with run_dir=..., or add --redo to make this stag
 def check_same_config(stage: Stage, redo: bool, way_out: str = WAY_OUT) -> None:
     """Refuses to overwrite a finished stage, or checkpoints, that another config made, unless `redo` was asked for."""
     work, begun = stage.work(), stage.begun_with()
-    if redo or not work or begun is None or stage.with_limits(begun) == storage_form(stage.config):
+    if redo or not work or begun is None or not stage.begun_otherwise():
         return
     back = "" if work == MADE else "Set it back to go on. "
     raise ConfigError(f"{stage.folder} {work} with another config ({_changes(begun, stage)}). {back}{way_out}")

@@ -3,10 +3,8 @@
 gather -> prepare only the new rows -> fine-tune on old and new -> both versions on rows neither has seen -> gate.
 """
 
-import fcntl
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +26,7 @@ from raysl.release.bundle import ENCODER, REFERENCE, SEARCH_DOCUMENTS, TOKENIZER
 from raysl.release.documents import COLUMNS, draw_split
 from raysl.release.gate import Decision, judge
 from raysl.run_config import RunConfig, needed
-from raysl.stage import log_metrics, made_from, require
+from raysl.stage import alone, log_metrics, made_from, require
 from raysl.train.finetune import finetune_rows
 
 FEWEST_OF_A_NEW_CLASS = 5
@@ -72,22 +70,8 @@ def update(config: RunConfig) -> UpdateResult:
     needed(config, "finetune")
     needed(config, "release")
     made_from(config.folder, ("prepare", "pretrain", "finetune", "release"), config.free_stages)
-    with _alone(config.folder):
+    with alone(config.folder / "update"):  # two would judge against the same production
         return _update(config)
-
-
-@contextmanager
-def _alone(run_folder: Path) -> Iterator[None]:
-    """Holds the run's only update: two would work in the same folder, and judge against the same production."""
-    (run_folder / "update").mkdir(exist_ok=True)
-    with open(run_folder / "update" / ".lock", "w", encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released with the file, also when this process is killed
-        except BlockingIOError as error:
-            raise StageError(
-                f"Another update of this run is at work in {run_folder}. Wait for its end, or stop it."
-            ) from error
-        yield
 
 
 def _update(config: RunConfig) -> UpdateResult:

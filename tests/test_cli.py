@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -11,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from raysl import cli, run, run_config
-from raysl.errors import DataError, RayslError
+from raysl.errors import DataError, RayslError, StageError
 from raysl.run_config import STAGES
-from raysl.stage import Stage
+from raysl.stage import Stage, alone, section
+from raysl.train.config import FinetuneConfig
 
 HEAVY = ("ray", "torch", "pandas", "matplotlib", "sklearn")
 
@@ -81,6 +83,33 @@ def test_unknown_command_names_the_nearest(capsys: pytest.CaptureFixture[str]) -
     assert said.startswith("error: Unknown command 'pretrian'. Did you mean 'pretrain'? Choose from prepare, ")
 
 
+def test_the_demo_outside_of_the_repository_says_where_its_yaml_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "`raysl demo` reads configs/smoke/bert.yaml of the repository. Start it there" in refused(
+        capsys, "demo", "seed=1"
+    )
+
+
+def test_a_yaml_is_needed_and_overrides_are_not(capsys: pytest.CaptureFixture[str]) -> None:
+    assert refused(capsys, "prepare").endswith("error: the following arguments are required: yaml\n")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["report", "smallest.yaml"]])
+def test_a_reader_that_has_gone_is_no_fault(arguments: list[str], smallest_yaml: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])}
+    with os.fdopen(writing, "w") as stdout:
+        done = subprocess.run(
+            [sys.executable, "-m", "raysl.cli", *arguments], stdout=stdout, stderr=subprocess.PIPE, text=True,
+            cwd=smallest_yaml.parent, env=environment, timeout=120,
+        )  # fmt: skip
+    assert done.returncode == 141
+    assert [line for line in done.stderr.splitlines() if not line.startswith("log: ")] == []
+
+
 def test_unknown_option_is_refused(smallest_yaml: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "unrecognized arguments: --redo" in refused(capsys, "monitor", smallest_yaml, "--redo")
 
@@ -134,6 +163,20 @@ def test_redo_changes_the_stage_and_later_ones_never_earlier_ones(
     assert cli._remade("serve") == ()
 
 
+def test_redo_of_a_run_leaves_what_has_not_changed(smallest_yaml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = run_config.load(smallest_yaml, ["prepare.source.label_column=topic"])
+    for name in STAGES:
+        finished(config.folder, name, {"seed": 0, **section(config, name)})
+    made: dict[str, bool] = {}
+    monkeypatch.setattr(run, "make", lambda name, _, redo: made.update({name: redo}))
+    run.run(config.model_copy(update={"seed": 0, "finetune": FinetuneConfig(epochs=1)}), redo=True)
+    assert (made["prepare"], made["finetune"], made["release"]) == (False, True, False)
+    run.run(config.model_copy(update={"seed": 5}), redo=True)
+    assert all(made.values())
+    run.run(config, redo=False)
+    assert not any(made.values())
+
+
 def test_sections_that_make_nothing_may_change(smallest_yaml: Path) -> None:
     finished(smallest_yaml.parent / "run", "prepare", {"seed": 0})
     config = run_config.load(smallest_yaml, ["serve.port=9000", "monitor.min_rows=50"])
@@ -167,6 +210,13 @@ def test_a_run_folder_that_cannot_be_written_is_named(smallest_yaml: Path, capsy
         said = refused(capsys, "prepare", smallest_yaml, f"run_dir={folder}")
         assert said.startswith(f"error: run_dir={folder} cannot be written")
         assert said.count("\n") == 1
+
+
+def test_two_commands_do_not_make_stages_in_one_run_folder(smallest_yaml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = run_config.load(smallest_yaml)
+    monkeypatch.setattr(run, "load_function", lambda _: lambda *_: pytest.fail("the stage was made beside another command"))
+    with alone(config.folder), pytest.raises(StageError, match=r"Another command is at work in .*run\. Wait for its end"):
+        run.make("prepare", config)
 
 
 PLUGIN = """
@@ -209,6 +259,37 @@ def test_fault_leaves_its_traceback_in_the_log(smallest_yaml: Path) -> None:
     assert "chatter" in log
 
 
+def test_fault_whose_log_cannot_be_written_is_told_whole(
+    smallest_yaml: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fault(*_: object) -> None:
+        log = smallest_yaml.parent / "run" / "raysl.log"
+        log.unlink()
+        log.mkdir()  # as a full disk: not even root can append to it
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(cli, "_function", lambda _: fault)
+    assert cli.main(["report", str(smallest_yaml)]) == 1
+    said = capsys.readouterr().err
+    assert "fault: OSError: [Errno 28] No space left on device\n" in said
+    assert "raysl.log cannot be written" in said
+    assert "Traceback" in said
+
+
+def test_a_run_that_will_need_labels_is_refused_without_them(
+    smallest_yaml: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(run, "make", lambda name, *_: pytest.fail(f"{name} was made"))
+    assert cli.main(["run", str(smallest_yaml)]) == 2
+    said = capsys.readouterr().err
+    assert "`finetune` needs labels, and source 'files' yields none. Set prepare.source.label_column; without" in said
+    made: list[str] = []
+    monkeypatch.setattr(run, "make", lambda name, *_: made.append(name))
+    run.run(run_config.load(smallest_yaml, ["finetune=null", "evaluate=null"]))
+    run.run(run_config.load(smallest_yaml, ["prepare.source=python_docs"]))
+    assert made == ["prepare", "pretrain", "release", *STAGES]
+
+
 def test_interrupt_ends_with_130(smallest_yaml: Path) -> None:
     arguments = broken(smallest_yaml)
     arguments[-1] = "prepare.source={type: 'broken:Broken', wait: true}"
@@ -240,3 +321,11 @@ def test_ending_names_the_next_command(smallest_yaml: Path) -> None:
     assert cli._ending("pretrain", parsed, config, None)[-1] == "next:   raysl finetune x.yaml seed=1"
     assert cli._ending("release", parsed, config, None)[-1] == "next:   raysl serve x.yaml seed=1"
     assert cli._ending("run", parsed, config, None)[-1] == "next:   raysl serve x.yaml seed=1"
+    assert [line.split(":")[0] for line in cli._ending("report", parsed, config, None)] == ["result", "report"]
+
+
+def test_next_command_can_be_pasted_into_a_shell(smallest_yaml: Path) -> None:
+    given = ["my notes/x.yaml", "prepare.source={type: files, path: notes/*.jsonl.gz}"]
+    parsed = cli._parser("prepare").parse_intermixed_args(given)
+    line = cli._ending("prepare", parsed, run_config.load(smallest_yaml), None)[-1]
+    assert shlex.split(line) == ["next:", "raysl", "pretrain", *given]

@@ -1,10 +1,13 @@
-"""What a setting `device` asks of a cluster."""
+"""What a setting `device` asks of a cluster, which addresses lead to one, and what is said meanwhile."""
+
+from pathlib import Path
 
 import pytest
 import ray
 
 from raysl import cluster
 from raysl.errors import ConfigError
+from raysl.progress import say
 
 
 @pytest.mark.parametrize(("device", "gpus", "grows", "taken"), [
@@ -18,8 +21,27 @@ def test_gpus_are_taken_where_there_are_some_or_some_will_come(
     assert cluster.takes_gpus(device) == taken
 
 
+def test_a_name_that_is_no_utf8_can_be_told_and_logged(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with cluster.quiet(tmp_path / "log"):
+        say("caf\udce9.txt is read")
+        print("caf\udce9.txt is broken")
+    assert capfd.readouterr().err == "caf\\udce9.txt is read\n"
+    assert "caf\\udce9.txt is broken" in (tmp_path / "log").read_text()
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:8265", "head"])
+def test_an_address_of_another_kind_is_told_with_the_right_ones(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(
+        ConfigError, match=f"at RAY_ADDRESS={address} .* Give `auto` or <head>:6379 .* RAY_API_SERVER_ADDRESS"
+    ):
+        cluster._join(ray)
+
+
 def test_a_gpu_that_never_comes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 4.0})
     monkeypatch.delenv("RAYSL_AUTOSCALING", raising=False)
-    with pytest.raises(ConfigError, match=r"device=cuda needs a GPU and the cluster has none\. Use device=auto"):
+    with pytest.raises(
+        ConfigError, match=r"device=cuda needs a GPU and the cluster has none\. Use device=auto.*RAYSL_AUTOSCALING=1"
+    ):
         cluster.takes_gpus("cuda")

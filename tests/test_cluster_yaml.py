@@ -73,6 +73,19 @@ def test_node_configs_hold_only_what_ec2_knows(launcher: dict[str, Any]) -> None
         assert re.fullmatch(r"[a-z0-9]+\.[a-z0-9]+", group["node_config"]["InstanceType"]), name
 
 
+def test_machines_name_their_image_and_have_room_for_it(launcher: dict[str, Any]) -> None:
+    """Ray's own default image is of 2022: no driver for torch of today, and EC2 refuses a disk below its 140 GB."""
+    for name, group in launcher["available_node_types"].items():
+        assert group["node_config"]["ImageId"].startswith("ami-"), name
+        assert group["node_config"]["BlockDeviceMappings"][0]["Ebs"]["VolumeSize"] >= 140, name
+
+
+def test_run_folders_can_be_written_by_the_containers(launcher: dict[str, Any]) -> None:
+    mounted, opened = launcher["initialization_commands"][-2:]
+    assert "mount -t nfs4" in mounted
+    assert opened == "sudo chmod 1777 /shared"
+
+
 def test_token_authentication_is_on_everywhere(launcher: dict[str, Any]) -> None:
     starts = [*launcher["head_start_ray_commands"], *launcher["worker_start_ray_commands"]]
     started = [command for command in starts if "ray start" in command]

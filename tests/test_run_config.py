@@ -93,6 +93,23 @@ def test_without_records_their_number_does_not_matter() -> None:
     run_config.load(SMOKE / "bert.yaml", ["serve.record={enabled: false, max_rows: 1}"])
 
 
+def test_the_config_of_a_run_folder_begins_no_other_run_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "project" / "runs" / "smoke-bert"
+    folder.mkdir(parents=True)
+    path = folder / "config.yaml"
+    path.write_text((SMOKE / "bert.yaml").read_text())
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=f"relative paths begin at {tmp_path}/project, not at .* or give run_dir={folder}"):
+        run_config.load(path)
+    assert run_config.load(path, [f"run_dir={folder}"]).folder == folder
+    (tmp_path / "link").symlink_to("project")
+    monkeypatch.chdir(tmp_path / "project")
+    for place in ("runs/smoke-bert/config.yaml", path, tmp_path / "link/runs/smoke-bert/config.yaml"):
+        assert run_config.load(place).folder == folder
+    (tmp_path / "config.yaml").write_text(path.read_text())  # a YAML of one's own may have that name
+    assert run_config.load(tmp_path / "config.yaml").folder == folder
+
+
 def test_contrast_needs_two_rows() -> None:
     line = refused("bert", "pretrain.global_batch_size=1", "pretrain.num_workers=1")
     assert line.endswith("compares the rows of a batch with each other: global_batch_size must be at least 2, got 1.")

@@ -1,5 +1,7 @@
 """A stage is done, to be made, or in conflict with what is there."""
 
+import errno
+import fcntl
 import json
 from pathlib import Path
 
@@ -168,3 +170,19 @@ def test_metrics_are_lines_with_stage_and_time(tmp_path: Path) -> None:
     line = json.loads((tmp_path / "metrics.jsonl").read_text())
     assert (line["stage"], line["step"], line["loss"]) == ("pretrain", 3, 1.5)
     assert line["time"] > 0
+
+
+def test_one_process_at_a_time_works_in_a_folder(tmp_path: Path) -> None:
+    with stages.alone(tmp_path / "run"), pytest.raises(StageError, match="Another command is at work in"):
+        stages.alone(tmp_path / "run").__enter__()
+    with stages.alone(tmp_path / "run"):
+        pass
+
+
+def test_a_disk_without_locks_is_worked_on_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with stages.alone(tmp_path / "run"):
+        pass

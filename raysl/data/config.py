@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from raysl.config import AnyFilter, AnySource, Config
+from raysl.config import AnyFilter, AnyPath, AnySource, Config
 
 
 class DeduplicateConfig(Config):
@@ -39,9 +39,9 @@ class TokenizerConfig(Config):
 
     later: ClassVar[frozenset[str]] = frozenset({"path"})
 
-    path: str | None = None
+    path: AnyPath | None = None
     """A tokenizer.json to use instead of training one (for `pretrain.init_from`); the other keys then stay as they are."""
-    type: str = Field("bpe", pattern="^(bpe|wordpiece)$")
+    type: Literal["bpe", "wordpiece"] = "bpe"
     """`bpe` (byte-level, no unknown tokens) or `wordpiece`."""
     vocab_size: int = Field(16000, ge=300)
     """Entries, special tokens included."""

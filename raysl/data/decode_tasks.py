@@ -8,6 +8,7 @@ from typing import Any
 
 import ray
 
+from raysl import cluster
 from raysl.data.decode import decode_file
 from raysl.data.prepared import Decoder
 from raysl.errors import ConfigError, RayslError
@@ -56,9 +57,9 @@ def free_cpus(num_workers: int, use_gpu: bool) -> float:
 
 
 def check_cpus(num_workers: int, use_gpu: bool, decode_cpus: float) -> None:
-    """Raises ConfigError where decoding tasks would wait without end."""
+    """Raises ConfigError where decoding tasks would wait without end; a cluster that grows may get CPUs for them."""
     left = free_cpus(num_workers, use_gpu)
-    if left < decode_cpus:
+    if left < decode_cpus and not cluster.autoscales():
         raise ConfigError(
             f"Stored pictures are decoded on CPUs that the training leaves: {num_workers} workers leave {max(left, 0):g} of "
             f"{ray.cluster_resources().get('CPU', 0):g}, and a task needs pretrain.feed.decode_cpus={decode_cpus:g}. "

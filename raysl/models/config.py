@@ -22,10 +22,10 @@ class ModelConfig(PluginConfig):
     @classmethod
     def _expand_preset(cls, data: Any) -> Any:
         name = data.get("preset") if isinstance(data, Mapping) else None
-        if name is None:
+        if not isinstance(name, str):
             return data
         if name not in cls.PRESETS:
-            near = difflib.get_close_matches(str(name), cls.PRESETS, n=1)
+            near = difflib.get_close_matches(name, cls.PRESETS, n=1)
             hint = f" Did you mean '{near[0]}'?" if near else ""
             raise ValueError(f"unknown preset '{name}'.{hint} Choose from {', '.join(cls.PRESETS) or 'none: give sizes'}")
         return {**cls.PRESETS[name], **data}

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from raysl.catalog import MODELS, OBJECTIVES
-from raysl.config import AnyModel, AnyObjective, AnySource, Config
+from raysl.config import AnyModel, AnyObjective, AnyPath, AnySource, Config
 from raysl.objectives.config import ObjectiveConfig
 from raysl.objectives.image_config import AugmentConfig
 
@@ -127,9 +127,9 @@ def anchored_tracking(uri: str | None) -> str | None:
 class FeedConfig(Config):
     """Where prepared shards lie and how they reach a node. It changes no row and no order, so it may differ on resuming."""
 
-    shards: str = ""
+    shards: AnyPath = ""
     """Prepared outputs to train on: a folder, s3://bucket/folder or gs://bucket/folder; default: those of the run itself."""
-    cache_dir: str = ""
+    cache_dir: AnyPath = ""
     """Folder on each node's own disk for shards fetched or decoded; default: raysl-shards-<uid> in the temporary
     folder."""
     decode: Literal["cluster", "trainer"] = "cluster"
@@ -157,7 +157,7 @@ class PretrainConfig(Config):
     """The pretext task."""
     model: AnyModel
     """The network."""
-    init_from: str | None = None
+    init_from: AnyPath | None = None
     """Folder with weights to start from, in Hugging Face's layout (config.json, model.safetensors, tokenizer.json for text),
     or, for `resnet`, model.safetensors in torchvision's."""
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -192,7 +192,7 @@ class PretrainConfig(Config):
     tensorboard: bool = True
     """Whether the logged numbers also go to <run>/tensorboard."""
     mlflow: str | None = None
-    """Tracking URI that the logged numbers also go to (`pip install raysl[mlflow]`); null leaves it out."""
+    """Tracking URI that the logged numbers also go to (`pip install 'raysl[mlflow]'`); null leaves it out."""
     record_rows: bool = False
     """Whether each worker writes the numbers of the rows of every step to <run>/pretrain/rows, for audits."""
 

@@ -79,7 +79,7 @@ def check_mlflow(settings: PretrainConfig) -> None:
     """ConfigError where it is asked for and not installed; on the workers only one would notice."""
     if settings.mlflow and importlib.util.find_spec("mlflow") is None:
         raise ConfigError(
-            f"pretrain.mlflow={settings.mlflow} needs `pip install raysl[mlflow]`; leave the key out to go on."
+            f"pretrain.mlflow={settings.mlflow} needs `pip install 'raysl[mlflow]'`; leave the key out to go on."
         )
 
 

@@ -23,7 +23,7 @@ from raysl.models.text import TextEncoder
 from raysl.models.vision import ImageFormat
 from raysl.objectives.base import Objective
 from raysl.run_config import RunConfig
-from raysl.stage import CHECKPOINTS
+from raysl.stage import CHECKPOINTS, alone
 from raysl.train import start
 from raysl.train.labels import labelled_rows
 from raysl.train.loop import Trainer
@@ -121,14 +121,15 @@ def main(path: str, *overrides: str) -> None:
 
     config = load(path, overrides)
     needed(config, "pretrain")
-    stage, done = begin(
-        config, way_out="Name another folder with run_dir=... and these shards with pretrain.feed.shards=..."
-    )
-    if done is None:
-        listen()
-        result = train_rank(TrainJob(config), single(config.training.device, asked_to_end), _say)
-        finish(stage, result, config.training)
-        print(result)
+    with alone(config.folder):
+        stage, done = begin(
+            config, way_out="Name another folder with run_dir=... and these shards with pretrain.feed.shards=..."
+        )
+        if done is None:
+            listen()
+            result = train_rank(TrainJob(config), single(config.training.device, asked_to_end), _say)
+            finish(stage, result, config.training)
+            print(result)
 
 
 if __name__ == "__main__":

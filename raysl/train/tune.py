@@ -5,6 +5,7 @@ before the cluster starts, so that Ray only spreads the trials and stops bad one
 """
 
 import logging
+import shlex
 import signal
 import traceback
 from collections.abc import Iterator, Sequence
@@ -20,7 +21,7 @@ from raysl import config as base
 from raysl.errors import ConfigError, RayslError, TrainingError
 from raysl.progress import Progress, say
 from raysl.run_config import RunConfig, needed
-from raysl.stage import Stage, require
+from raysl.stage import Stage, alone, require
 from raysl.train.config import TuneConfig
 from raysl.train.pretrain import check_earlier, check_mlflow, finish, stage_of
 from raysl.train.search import FOLDER, Trial, trials, with_values
@@ -65,6 +66,11 @@ def tune(config: RunConfig) -> TuneResult:
     settings = config.tune
     assert settings is not None  # the command has checked
     check_mlflow(config.training)
+    with alone(config.folder / FOLDER):
+        return _search(config, settings)
+
+
+def _search(config: RunConfig, settings: TuneConfig) -> TuneResult:
     planned = trials(config, settings)
     for trial in planned:
         if not trial.config.training.feed.shards:
@@ -228,7 +234,7 @@ def _conclude(
     storage.write_text(best, base.dump(with_values(config, rows[0][1])))
     for line in table(rows, settings.metric):
         say(line)
-    say(f"next:   raysl pretrain {best}")
+    say(f"next:   raysl pretrain {shlex.quote(str(best))}")
     return TuneResult(rows, best)
 
 

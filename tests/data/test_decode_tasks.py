@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from raysl.data import decode_tasks
+from raysl.errors import ConfigError
 
 
 class Task:
@@ -48,3 +49,12 @@ def test_nodes_of_an_earlier_start_are_not_waited_for(decodings: Any) -> None:
     assert not decodings._running, "what node b never took is kept"
     take(decodings, range(100), "a", "c")
     assert not decodings._running
+
+
+def test_cpus_that_will_come_are_waited_for_and_others_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decode_tasks.ray, "cluster_resources", lambda: {"GPU": 1.0})
+    monkeypatch.delenv("RAYSL_AUTOSCALING", raising=False)
+    with pytest.raises(ConfigError, match="2 workers leave 0 of 0, and a task needs"):
+        decode_tasks.check_cpus(2, True, 0.5)
+    monkeypatch.setenv("RAYSL_AUTOSCALING", "1")
+    decode_tasks.check_cpus(2, True, 0.5)

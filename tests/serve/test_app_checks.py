@@ -1,5 +1,7 @@
 """What `serve` refuses before a cluster starts, and what it says when it serves."""
 
+import json
+import shlex
 import socket
 from pathlib import Path
 from typing import Any
@@ -163,3 +165,10 @@ def test_runs_of_one_name_are_two_applications(tmp_path: Path) -> None:
     first, second = (make_config(tmp_path / folder) for folder in ("first", "second"))
     assert first.name == second.name
     assert app._app_of(first) != app._app_of(second)
+
+
+def test_a_query_with_an_apostrophe_can_be_typed(tmp_path: Path) -> None:
+    service = make_service(tmp_path)
+    service.examples = {"classify": {"text": "don't panic"}}
+    _, line, _ = app.hello(service)
+    assert json.loads(shlex.split(line)[-1]) == {"text": "don't panic"}

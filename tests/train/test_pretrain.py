@@ -142,7 +142,7 @@ def test_mlflow_is_looked_for_before_anything_starts(tmp_path: Path, monkeypatch
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     config = make_run(tmp_path)
     (tmp_path / "pretrain" / "manifest.json").unlink()
-    with pytest.raises(ConfigError, match=r"pretrain.mlflow=somewhere needs `pip install raysl\[mlflow\]`"):
+    with pytest.raises(ConfigError, match=r"pretrain.mlflow=somewhere needs `pip install 'raysl\[mlflow\]'`"):
         pretrain(changed(config, mlflow="somewhere"))
 
 

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from raysl import run_config
+from raysl.errors import StageError
 from raysl.run_config import RunConfig
+from raysl.stage import alone
 from raysl.train.config import SpaceConfig
 from raysl.train.tune import tune
 from tests.tiny_run import make_run
@@ -37,6 +39,12 @@ def make_search(folder: Path, max_steps: int, evaluate_every_steps: int, **tune:
     for split in ("train", "validation"):
         write_shards(folder / "prepare" / "tokens" / split, [random_documents(120), random_documents(40, seed=1)])
     return config
+
+
+def test_a_second_search_at_the_same_time_is_refused(tmp_path: Path) -> None:
+    config = make_search(tmp_path, 1, 1, search={RATE: {"grid": [0.01]}})
+    with alone(tmp_path / "tune"), pytest.raises(StageError, match=r"Another command is at work in .*tune"):
+        tune(config)
 
 
 def test_a_search_finds_the_rate_that_learns_and_leaves_a_yaml_of_it(ray_cluster: Path) -> None:

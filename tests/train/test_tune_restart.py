@@ -124,7 +124,7 @@ def test_a_search_goes_on_from_another_folder_in_which_its_paths_are_valid(
 
 def test_mlflow_is_looked_for_before_anything_starts(run: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"pretrain.mlflow=somewhere needs `pip install raysl\[mlflow\]`"):
+    with pytest.raises(ConfigError, match=r"pretrain.mlflow=somewhere needs `pip install 'raysl\[mlflow\]'`"):
         tune.tune(with_values(run, {"pretrain.mlflow": "somewhere"}))
     assert not (run.folder / "tune").exists()
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 
 from raysl import storage
-from raysl.config import PluginConfig
+from raysl.config import AnyPath, PluginConfig
 from raysl.data.filters.base import Bools, Filter
 from raysl.schema import TEXT
 
@@ -23,7 +23,7 @@ class WordListConfig(PluginConfig):
     type: str = "word_list"
     words: tuple[str, ...] = ()
     """Words and phrases; case does not matter."""
-    path: str | None = None
+    path: AnyPath | None = None
     """A UTF-8 file with one word or phrase in a line; lines that begin with # are notes."""
     max_count: int = Field(0, ge=0)
     """Listed words a document may have."""

@@ -1,12 +1,11 @@
 """Documents in files: text, tables and web pages, plain, gzip or zstd; one path, a folder or a glob."""
 
 from collections.abc import Iterator, Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import pyarrow.parquet as pq
-from pydantic import Field
 
-from raysl.config import PluginConfig
+from raysl.config import AnyPath, PluginConfig
 from raysl.data.sources import readers, stores
 from raysl.data.sources.base import BadRows, Item, Partition, Row, Source, files_fingerprint, missing, packed, plain
 from raysl.data.sources.stores import StoredFile
@@ -22,7 +21,7 @@ class FilesConfig(PluginConfig):
     later: ClassVar[frozenset[str]] = frozenset({"title_column"})
 
     type: str = "files"
-    path: str
+    path: AnyPath
     """A file, a folder (read with all below it) or a glob; on this machine, or s3://bucket/..., gs://bucket/..."""
     text_column: str = "text"
     """Column or key that holds the text (.jsonl, .csv, .parquet)."""
@@ -32,7 +31,7 @@ class FilesConfig(PluginConfig):
     """Column or key that holds the label, if there is one."""
     id_column: str | None = None
     """Column or key that holds the id; without it an id is made of the file's name and the row's place."""
-    txt_unit: str = Field("file", pattern="^(file|paragraph|line)$")
+    txt_unit: Literal["file", "paragraph", "line"] = "file"
     """What one document is in a .txt file: all of it, a paragraph, or a line."""
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import ClassVar
 
-from raysl.config import PluginConfig
+from raysl.config import AnyPath, PluginConfig
 from raysl.data.images import SUFFIXES
 from raysl.data.sources import image_files, stores
 from raysl.data.sources.base import BadRows, Item, Partition, files_fingerprint, missing, packed
@@ -18,7 +18,7 @@ class ImagesConfig(PluginConfig):
 
     type: str = "images"
     modality: ClassVar[str] = "images"
-    path: str
+    path: AnyPath
     """A picture, archive or table, a folder (read with all below it) or a glob; on this machine, or s3://bucket/..., gs://bucket/..."""
     folder_labels: bool = True
     """Whether the folder in which a picture lies names its label (folders, .zip, .tar without .cls files)."""

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field, field_validator
 
-from raysl.config import PluginConfig
+from raysl.config import AnyPath, PluginConfig
 from raysl.data import times
 from raysl.data.filters.base import Examples
 from raysl.data.sources.base import BadRows, Partition
@@ -26,7 +26,7 @@ class InteractionsConfig(PluginConfig):
 
     modality: ClassVar[str] = "interactions"
     type: str = "interactions"
-    path: str
+    path: AnyPath
     """A file, a folder (read with all below it) or a glob; on this machine, or s3://bucket/..., gs://bucket/..."""
     user_column: str = "user"
     """Column or key of who acted."""
