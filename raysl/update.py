@@ -25,8 +25,9 @@ from raysl.progress import say
 from raysl.release import model_registry
 from raysl.release.build import Ingredients, build_bundle
 from raysl.release.bundle import ENCODER, REFERENCE, SEARCH_DOCUMENTS, TOKENIZER, Bundle, open_bundle
-from raysl.release.documents import COLUMNS, draw_split
+from raysl.release.documents import COLUMNS, draw_split, lacking
 from raysl.release.gate import Decision, judge
+from raysl.release.release import labelled_rows
 from raysl.run_config import RunConfig, needed
 from raysl.stage import log_metrics, made_from, require
 from raysl.train.finetune import finetune_rows
@@ -34,7 +35,7 @@ from raysl.train.finetune import finetune_rows
 FEWEST_OF_A_NEW_CLASS = 5
 """Labelled rows from which a label that the model does not know becomes a class of it."""
 OLD_TEST_ROWS = 5000
-"""Documents of the old test split that the gate reads at most."""
+"""Labelled documents of the old test split that the gate reads at most."""
 ADDED_ROWS = "added.parquet"
 HELD_OUT, FROM_SERVICE = "held_out", "from_service"
 ADDED = pa.schema([*schema.RAW_DOCUMENT, (HELD_OUT, pa.bool_()), (FROM_SERVICE, pa.bool_())])
@@ -238,24 +239,21 @@ def _ingredients(config: RunConfig, production: Bundle, classifier: Path, added:
     if production.has(SEARCH_DOCUMENTS):
         known = pq.read_table(production.path(SEARCH_DOCUMENTS))
         public = added.filter(pc.invert(added[FROM_SERVICE])).select(list(COLUMNS))
-        documents = pa.concat_tables([known, _lacking(known, public)])
+        documents = pa.concat_tables([known, lacking(known, public)])
     reference = pq.read_table(production.path(REFERENCE), columns=list(COLUMNS))
+    held_out = pa.concat_tables([lacking(reference, _held_out(added)), reference])
     return Ingredients(
         encoder=config.folder / "pretrain", classifier=classifier, tokenizer=production.path(TOKENIZER),
-        held_out=pa.concat_tables([_lacking(reference, _held_out(added)), reference]), documents=documents,
+        held_out=held_out, labelled=lacking(held_out, labelled_rows(config)), documents=documents,
         redact=config.prepare.redact, previous=production,
     )  # fmt: skip
 
 
-def _lacking(known: pa.Table, rows: pa.Table) -> pa.Table:
-    """The rows whose text `known` lacks."""
-    return rows.filter(pc.invert(pc.is_in(rows[schema.TEXT], known[schema.TEXT])))
-
-
 def _old_rows(config: RunConfig, before: pa.Table) -> pa.Table:
-    """The old test split, and what earlier updates held out."""
+    """Labelled rows of the old test split, and what earlier updates held out."""
     documents = config.folder / "prepare" / "documents"
-    return pa.concat_tables([draw_split(documents, schema.TEST, OLD_TEST_ROWS, config.seed), _held_out(before)])
+    old = draw_split(documents, schema.TEST, OLD_TEST_ROWS, config.seed, labelled=True)
+    return pa.concat_tables([old, _held_out(before)])
 
 
 def _held_out(added: pa.Table) -> pa.Table:

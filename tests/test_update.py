@@ -151,6 +151,21 @@ def test_after_a_release_with_fewer_classes_the_labelled_rows_of_finetune_are_tr
     assert set(documents.labels) == set(trained) == set(classes)
 
 
+def test_of_few_labels_the_gate_reads_labelled_rows_alone(
+    run: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in (run.folder / "prepare" / "documents").glob("*.parquet"):
+        table = pq.read_table(path)
+        rows = zip(table["label"].to_pylist(), table["split"].to_pylist(), strict=True)
+        labels = [None if split == "test" and place % 2 else label for place, (label, split) in enumerate(rows)]
+        pq.write_table(table.set_column(2, "label", pa.array(labels, pa.string())), path)
+    monkeypatch.setattr("raysl.update.OLD_TEST_ROWS", 4)
+    monkeypatch.setattr("raysl.update.finetune_rows", lambda *_, **__: None)
+    monkeypatch.setattr("raysl.update.build_bundle", lambda *_: None)
+    old = given_to("judge", with_source(run, tmp_path / "new.jsonl", make_documents(120, seed=8)), monkeypatch)[2]
+    assert (len(old), old["label"].null_count) == (4, 0)  # of all rows a draw of four had some without a label
+
+
 def test_a_second_update_at_the_same_time_is_refused(run: RunConfig) -> None:
     (run.folder / "update" / "work").mkdir(parents=True)
     with open(run.folder / "update" / ".lock", "w", encoding="utf-8") as lock:

@@ -2,13 +2,15 @@
 
 from pathlib import Path
 
+import pyarrow as pa
+
 from raysl import schema
 from raysl.errors import BundleError
 from raysl.progress import say
 from raysl.release import model_registry, onnx
 from raysl.release.build import Ingredients, build_bundle
 from raysl.release.bundle import BUNDLE, TOKENIZER, Bundle, open_bundle
-from raysl.release.documents import draw_split, first_documents
+from raysl.release.documents import draw_split, first_documents, lacking
 from raysl.release.gate import macro_f1
 from raysl.run_config import RunConfig, needed
 from raysl.stage import Manifest, Stage, check_same_config, log_metrics, made_from, section
@@ -64,14 +66,23 @@ def _ingredients(config: RunConfig) -> Ingredients:
     run, wanted = config.folder, config.release
     assert wanted is not None
     documents = run / "prepare" / "documents"
+    held_out = draw_split(documents, schema.VALIDATION, wanted.reference_rows, config.seed)
     return Ingredients(
         encoder=run / "pretrain",
         classifier=run / "finetune" if config.finetune else None,
         tokenizer=run / "prepare" / TOKENIZER,
-        held_out=draw_split(documents, schema.VALIDATION, wanted.reference_rows, config.seed),
+        held_out=held_out,
+        labelled=lacking(held_out, labelled_rows(config)),
         documents=first_documents(documents, wanted.search_documents) if wanted.search_documents else None,
         redact=config.prepare.redact,
     )
+
+
+def labelled_rows(config: RunConfig) -> pa.Table:
+    """Labelled rows of the validation split: of a corpus with few labels, more than a draw of all its rows has."""
+    assert config.release is not None
+    documents = config.folder / "prepare" / "documents"
+    return draw_split(documents, schema.VALIDATION, config.release.reference_rows, config.seed, labelled=True)
 
 
 def _register(config: RunConfig, bundle: Bundle) -> tuple[int, str]:
@@ -98,8 +109,7 @@ def _loss_to_production(config: RunConfig, bundle: Bundle, production_folder: Pa
     production = open_bundle(production_folder)
     if not bundle.classes or not production.classes:
         return 0.0
-    rows = _ingredients(config).held_out
-    classes = list(bundle.classes)
+    rows, classes = labelled_rows(config), list(bundle.classes)
     return macro_f1(production, rows, classes) - macro_f1(bundle, rows, classes)
 
 
