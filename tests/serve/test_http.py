@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from unittest.mock import MagicMock
 
+import pyarrow.parquet as pq
 import pytest
 import uvicorn
 from conftest import listening, with_config
@@ -180,6 +181,20 @@ def test_feedback_names_a_known_class(port: int) -> None:
     code, answer = post(port, "/v1/feedback", {"request_id": "a-1", "label": MARK})
     assert (code, answer["errors"][0]["field"]) == (422, "label")
     assert post(port, "/v1/feedback", {"request_id": "a b", "label": "tool"})[1]["errors"][0]["field"] == "request_id"
+
+
+def test_feedback_takes_a_class_as_info_names_it(settings: Settings, tmp_path: Path) -> None:
+    """`prepare` keeps labels as they are: with blanks around them, or with accents as macOS writes them."""
+    classes = ["tool ", "cafe\u0301", "a\u00a0b"]
+    bundle = make_bundle(tmp_path / "bundle", classes=classes)
+    with listening(replace(with_config(settings), bundle_folder=bundle, run_folder=tmp_path)) as service:
+        for label in get(service.config.port, "/v1/info")[1]["classes"]:
+            assert post(service.config.port, "/v1/feedback", {"request_id": "a", "label": label})[0] == 200
+        for label in ("tool", " ", ""):
+            assert post(service.config.port, "/v1/feedback", {"request_id": "a", "label": label})[0] == 422
+        service.recorder.flush()  # type: ignore[union-attr]
+    (path,) = (tmp_path / "records" / "feedback").glob("*.parquet")
+    assert pq.read_table(path)["label"].to_pylist() == classes
 
 
 def test_answers_are_recorded_and_joined_with_feedback(service: Service) -> None:
