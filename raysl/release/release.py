@@ -27,8 +27,7 @@ def release(config: RunConfig, redo: bool = False) -> Manifest:
     needed(config, "release")
     stage = _stage(config)
     made = stage.done()
-    registered = model_registry.read_registry(config.folder).in_production() is not None
-    if made is not None and not redo and registered and _intact(stage.folder / "bundle"):
+    if made is not None and not redo and _serves(config) and _intact(stage.folder / "bundle"):
         say(f"release: done already, version {made.counts['version']}  {stage.folder / 'bundle'}")
         return made
     check_same_config(stage, redo)
@@ -53,8 +52,14 @@ def _stage(config: RunConfig) -> Stage:
     return Stage(config.folder, "release", section(config, "release", "seed"), inputs)
 
 
+def _serves(config: RunConfig) -> bool:
+    """Whether a version is in production, and its copy whole."""
+    version = model_registry.read_registry(config.folder).in_production()
+    return version is not None and _intact(model_registry.version_folder(config.folder, version.version))
+
+
 def _intact(folder: Path) -> bool:
-    """Whether a bundle was finished and has not changed since; a bad one is made again."""
+    """Whether a bundle was finished and has not changed since; a bad one is told, and made again."""
     try:
         return (folder / BUNDLE).is_file() and bool(open_bundle(folder).manifest)
     except BundleError as error:
@@ -94,6 +99,9 @@ def _register(config: RunConfig, bundle: Bundle) -> tuple[int, str]:
         return version, state
     if before is None:
         model_registry.promote(config.folder, version, "the first version")
+        return version, model_registry.PRODUCTION
+    if not _intact(model_registry.version_folder(config.folder, before.version)):
+        model_registry.promote(config.folder, version, f"in place of version {before.version}, which cannot be opened")
         return version, model_registry.PRODUCTION
     worse = _loss_to_production(config, bundle, model_registry.version_folder(config.folder, before.version))
     if worse > config.update.max_loss_on_old:

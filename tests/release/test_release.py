@@ -91,6 +91,17 @@ def test_a_registry_that_was_lost_is_made_again(copied: RunConfig) -> None:
     assert model_registry.production(copied.folder)[0] == 1
 
 
+@pytest.mark.parametrize(("redo", "version"), [(False, 1), (True, 2)])
+def test_a_version_in_production_that_cannot_be_opened_is_mended_or_followed(
+    copied: RunConfig, redo: bool, version: int
+) -> None:
+    """Every error that names it says `raysl release`."""
+    (model_registry.version_folder(copied.folder, 1) / "encoder.onnx").write_bytes(b"damaged")
+    release(copied, redo=redo)
+    number, folder = model_registry.production(copied.folder)
+    assert (number, open_bundle(folder).tasks) == (version, ("classify", "embed", "search"))
+
+
 def test_an_export_that_differs_is_not_released(released: RunConfig, tmp_path: Path) -> None:
     strict = released.release.model_copy(update={"parity_tolerance": 1e-12})  # type: ignore[union-attr]
     shutil.copytree(released.folder, tmp_path / "run", ignore=shutil.ignore_patterns("release", "registry"))
