@@ -255,6 +255,20 @@ def test_a_request_that_takes_too_long_is_503_and_a_hanging_model_is_unhealthy(s
         held.gate.set()
 
 
+def test_the_time_limit_is_of_body_and_answer_together(settings: Settings) -> None:
+    """A replica that goes waits as long as that and no longer."""
+    data = request(CLASSIFY, GOOD)
+    with listening(with_config(settings, request_timeout_s=1.0)) as service:
+        held, started = _Held(service), time.monotonic()
+        with socket.create_connection(("127.0.0.1", service.config.port)) as client:
+            client.sendall(data[:-5])
+            time.sleep(0.7)
+            client.sendall(data[-5:])
+            assert status(client.recv(1000)) == 503
+            assert time.monotonic() - started < 1.4
+        held.gate.set()
+
+
 def test_a_fault_of_a_task_is_a_500_without_its_reason(settings: Settings) -> None:
     with listening(with_config(settings)) as service:
 
