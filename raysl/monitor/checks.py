@@ -167,4 +167,4 @@ def table(result: MonitorResult, config: MonitorConfig) -> list[str]:
 
 def _level(result: MonitorResult, config: MonitorConfig) -> str:
     rate = config.false_alarm_rate
-    return f"  (alarm at p <= {rate / NUM_TESTS:.4f}: {rate:.0%} false alarms over all tests)" if result.checks else ""
+    return f"  (alarm at p <= {rate / NUM_TESTS:.2g}: {100 * rate:g}% false alarms over all tests)" if result.checks else ""

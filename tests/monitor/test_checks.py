@@ -10,7 +10,7 @@ import pytest
 from tiny_run import copy_run, make_documents, released_run
 
 from raysl.errors import StageError
-from raysl.monitor.checks import MonitorResult, judge, monitor
+from raysl.monitor.checks import MonitorResult, judge, monitor, table
 from raysl.monitor.config import MonitorConfig
 from raysl.monitor.recorder import Label, Record, Recorder
 from raysl.monitor.window import Window, reference_window
@@ -83,6 +83,12 @@ def test_the_window_kept_at_release_is_as_sure_as_the_service() -> None:
     assert Answers(np.zeros((1, 2)), np.array([[20.0, 0.0]], np.float32)).confidences(1.0) == [
         pytest.approx(1 - 2.06e-9, abs=1e-11)
     ]
+
+
+def test_a_small_rate_of_false_alarms_is_said_as_it_is() -> None:
+    config = MonitorConfig(false_alarm_rate=0.0005, num_null_windows=10_000)
+    last = table(judged(make_window(150, seed=1)), config)[-1]
+    assert last == "verdict: normal  (alarm at p <= 0.0001: 0.05% false alarms over all tests)"
 
 
 def test_slow_answers_are_called_slow_and_fast_ones_on_a_fast_model_are_not() -> None:
