@@ -155,6 +155,23 @@ def test_a_head_is_limited_while_it_streams(port: int) -> None:
     assert parts < 20
 
 
+@pytest.mark.parametrize(
+    "sent", [b"", b"POST /v1/cl", request("/healthz", method="GET").replace(b"close", b"keep-alive") + b"GET /"]
+)
+def test_a_connection_whose_head_does_not_come_is_closed(port: int, sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("raysl.serve.listener.KEEP_ALIVE_SECONDS", 0.3)
+    with socket.create_connection(("127.0.0.1", port), 5) as connection:
+        connection.sendall(sent)
+        while connection.recv(65536):
+            pass
+    held = request(CLASSIFY, GOOD)
+    with socket.create_connection(("127.0.0.1", port), 5) as connection:
+        connection.sendall(held[:-3])  # a body that is slow has the time of a request
+        time.sleep(0.6)
+        connection.sendall(held[-3:])
+        assert status(connection.recv(65536)) == 200
+
+
 def test_a_head_behind_a_large_body_is_counted_alone() -> None:
     """Of two requests in one read the second is not yet whole."""
     body = b"a" * 200_000
