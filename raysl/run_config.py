@@ -11,11 +11,12 @@ from raysl.config import AnyPath, Config
 from raysl.data.config import ImagesConfig, PrepareConfig
 from raysl.errors import ConfigError
 from raysl.evaluation.config import EvaluateConfig
+from raysl.models.config import TransformerConfig
 from raysl.models.vision_config import VitConfig
 from raysl.monitor.config import MonitorConfig, UpdateConfig
 from raysl.objectives.config import ObjectiveConfig
 from raysl.objectives.image_config import MaeConfig
-from raysl.release.config import ReleaseConfig
+from raysl.release.config import MOST_MB, ReleaseConfig
 from raysl.serve.config import ServeConfig
 from raysl.train.config import MORE_IS_BETTER, FinetuneConfig, PretrainConfig, TuneConfig
 
@@ -110,6 +111,21 @@ class RunConfig(Config):
             raise ValueError(
                 f"objective 'mae' hides some patches of an image and shows the others: pretrain.model.patch_size must be "
                 f"smaller than prepare.images.size={size}, got {patch}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _the_model_can_be_released(self) -> "RunConfig":
+        """Before it is trained; how large one from outside the catalog is, `release` sees."""
+        if self.release is None or self.pretrain is None or not isinstance(self.pretrain.model, TransformerConfig):
+            return self
+        tokenizer = self.prepare.tokenizer
+        weights = self.pretrain.model.matrix_weights(tokenizer.vocab_size if tokenizer.path is None else 0)
+        most = MOST_MB * 2**20 // 4
+        if weights > most:
+            raise ValueError(
+                f"pretrain.model has {weights // 10**6:,} million weights, and at most {most // 10**6} million "
+                f"can be released. Choose a smaller one, or leave the section `release:` out to train it"
             )
         return self
 

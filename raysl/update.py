@@ -23,17 +23,18 @@ from raysl.progress import say
 from raysl.release import model_registry
 from raysl.release.build import Ingredients, build_bundle
 from raysl.release.bundle import ENCODER, REFERENCE, SEARCH_DOCUMENTS, TOKENIZER, Bundle, open_bundle
-from raysl.release.documents import COLUMNS, draw_split
+from raysl.release.documents import COLUMNS, draw_split, lacking
 from raysl.release.gate import Decision, judge
+from raysl.release.release import labelled_rows
 from raysl.run_config import RunConfig, needed
-from raysl.stage import alone, log_metrics, made_from, require
+from raysl.stage import alone, log_metrics, made_from, require, section
 from raysl.train.finetune import finetune_rows
 
 FEWEST_OF_A_NEW_CLASS = 5
 """Labelled rows from which a label that the model does not know becomes a class of it."""
 OLD_TEST_ROWS = 5000
-"""Documents of the old test split that the gate reads at most."""
-ADDED_ROWS = "added.parquet"
+"""Labelled documents of the old test split that the gate reads at most."""
+ADDED_ROWS, REFUSED = "added.parquet", "refused.json"
 HELD_OUT, FROM_SERVICE = "held_out", "from_service"
 ADDED = pa.schema([*schema.RAW_DOCUMENT, (HELD_OUT, pa.bool_()), (FROM_SERVICE, pa.bool_())])
 """A row that an update added: whether only the gate has read it, and whether it is somebody's request."""
@@ -50,6 +51,10 @@ class UpdateResult:
     kept: int
     production: int
     """The version that was in production before."""
+    judged: int = 0
+    """Kept rows that a version was made of which lost against this production with these settings: they are no news."""
+    judged_in: int | None = None
+    """That version."""
     version: int | None = None
     """The version made, whether it was promoted or archived."""
     decision: Decision | None = None
@@ -83,7 +88,8 @@ def _update(config: RunConfig) -> UpdateResult:
     additions = prepare_additions(rows, before.select(list(COLUMNS)), config.folder / "prepare/dedup_index", config.prepare)
     additions = drop_rare_classes(additions, production)
     result = UpdateResult(gathered, _sum(dropped, additions.dropped), len(additions.rows), number)
-    if result.kept >= config.update.min_new_rows:
+    result = without_judged(config, production, additions.rows, result)
+    if result.kept - result.judged >= config.update.min_new_rows:
         before = without_prepared(before, config.folder / "prepare/dedup_index")
         result = _make_version(config, production, before, split(additions.rows, config), result)
     _keep(config, result)
@@ -104,8 +110,8 @@ def _check_encoder(config: RunConfig, number: int, production: Bundle) -> None:
 
 def gather(config: RunConfig) -> tuple[dict[str, int], pa.Table, dict[str, int]]:
     """Rows of the service and of `update.source`, their counts, and how many could not be read."""
-    records = read_records(config.folder)
-    records = records.filter(pc.and_(pc.equal(records["task"], "classify"), pc.is_valid(records[schema.LABEL])))
+    records = read_records(config.folder, where=pc.field("task") == "classify")
+    records = records.filter(pc.is_valid(records[schema.LABEL]))
     served = pa.table([records["request_id"], records[schema.TEXT], records[schema.LABEL]], schema=schema.RAW_DOCUMENT)
     gathered, bad = {"feedback": len(served)}, dict[str, int]()
     tables = [_marked(served, "request")]
@@ -131,11 +137,33 @@ def drop_rare_classes(additions: Additions, production: Bundle) -> Additions:
     return Additions(additions.rows.filter(pa.array(keep, pa.bool_())), _sum(additions.dropped, dropped))
 
 
+def without_judged(config: RunConfig, production: Bundle, rows: pa.Table, result: UpdateResult) -> UpdateResult:
+    """Counts the rows that the last refused version had, if nothing else has changed: it would be refused again."""
+    for version in reversed(model_registry.read_registry(config.folder).versions):
+        folder = config.folder / "update" / str(version.version)
+        if not (folder / REFUSED).is_file() or storage.read_json(folder / REFUSED) != judged_as(config, production):
+            continue
+        had = set(_pairs(pq.read_table(folder / ADDED_ROWS)))
+        return replace(result, judged=sum(pair in had for pair in _pairs(rows)), judged_in=version.version)
+    return result
+
+
+def judged_as(config: RunConfig, production: Bundle) -> dict[str, str]:
+    """What a decision depends on besides the rows."""
+    settings = section(config, "seed", "finetune", "release", "update")
+    settings["update"] = {name: value for name, value in settings["update"].items() if name != "source"}
+    return {"production": production.content_hash, "settings": storage.hash_json(settings)}
+
+
+def _pairs(rows: pa.Table) -> Iterator[tuple[str, str]]:
+    return zip(rows[schema.TEXT].to_pylist(), rows[schema.LABEL].to_pylist(), strict=True)
+
+
 def split(rows: pa.Table, config: RunConfig) -> pa.Table:
     """Rows of ADDED; what is held out is drawn by a hash of the text, and of each class at least one row is trained on."""
     held_out = []
     trained: set[str] = set()
-    for text, label in zip(rows[schema.TEXT].to_pylist(), rows[schema.LABEL].to_pylist(), strict=True):
+    for text, label in _pairs(rows):
         draw = int(storage.hash_text(f"{config.seed}:{text}")[:12], 16) / 16**12
         held_out.append(draw < config.update.held_out_share and label in trained)
         trained.add(label)
@@ -183,6 +211,8 @@ def _make_version(
         temporary.mkdir(parents=True)
         (work / "finetune").rename(temporary / "finetune")
         pq.write_table(fresh, temporary / ADDED_ROWS, compression="zstd")
+        if not decision.accepted:
+            storage.write_json(temporary / REFUSED, judged_as(config, production))
     result = replace(result, version=version, decision=decision)
     if decision.accepted:
         now = model_registry.promote(config.folder, version, decision.reason, instead_of=result.production)
@@ -222,24 +252,21 @@ def _ingredients(config: RunConfig, production: Bundle, classifier: Path, added:
     if production.has(SEARCH_DOCUMENTS):
         known = pq.read_table(production.path(SEARCH_DOCUMENTS))
         public = added.filter(pc.invert(added[FROM_SERVICE])).select(list(COLUMNS))
-        documents = pa.concat_tables([known, _lacking(known, public)])
+        documents = pa.concat_tables([known, lacking(known, public)])
     reference = pq.read_table(production.path(REFERENCE), columns=list(COLUMNS))
+    held_out = pa.concat_tables([lacking(reference, _held_out(added)), reference])
     return Ingredients(
         encoder=config.folder / "pretrain", classifier=classifier, tokenizer=production.path(TOKENIZER),
-        held_out=pa.concat_tables([_lacking(reference, _held_out(added)), reference]), documents=documents,
+        held_out=held_out, labelled=lacking(held_out, labelled_rows(config)), documents=documents,
         redact=config.prepare.redact, previous=production,
     )  # fmt: skip
 
 
-def _lacking(known: pa.Table, rows: pa.Table) -> pa.Table:
-    """The rows whose text `known` lacks."""
-    return rows.filter(pc.invert(pc.is_in(rows[schema.TEXT], known[schema.TEXT])))
-
-
 def _old_rows(config: RunConfig, before: pa.Table) -> pa.Table:
-    """The old test split, and what earlier updates held out."""
+    """Labelled rows of the old test split, and what earlier updates held out."""
     documents = config.folder / "prepare" / "documents"
-    return pa.concat_tables([draw_split(documents, schema.TEST, OLD_TEST_ROWS, config.seed), _held_out(before)])
+    old = draw_split(documents, schema.TEST, OLD_TEST_ROWS, config.seed, labelled=True)
+    return pa.concat_tables([old, _held_out(before)])
 
 
 def _held_out(added: pa.Table) -> pa.Table:
@@ -269,8 +296,11 @@ def table(result: UpdateResult, config: RunConfig) -> list[str]:
     lines += [f"  dropped {count:,}  {reason}" for reason, count in sorted(result.dropped.items())]
     decision = result.decision
     if decision is None:
-        lines.append(f"no update: {result.kept:,} new labelled rows, needed are {config.update.min_new_rows:,}")
-        return lines
+        new = f"no update: {result.kept - result.judged:,} new labelled rows, needed are {config.update.min_new_rows:,}"
+        known = (
+            f"; {result.judged:,} more are those of version {result.judged_in}, which was refused" if result.judged else ""
+        )
+        return [*lines, new + known]
     lines.append(f"  {'macro-F1':12}  {'old':>6}  {'new':>6}  {'all':>6}")
     for number, scores in ((result.production, decision.production), (result.version, decision.candidate)):
         lines.append(f"  version {number:<4}  {scores.old:6.3f}  {scores.new:6.3f}  {scores.all:6.3f}")

@@ -200,3 +200,12 @@ def test_the_metric_says_whether_less_or_more_is_better(metric: str, best: str) 
     config = run_config.load(SMOKE / "gpt.yaml", [TUNE.format(metric)])
     assert config.tune is not None
     assert config.tune.direction == best
+
+
+def test_a_model_too_large_to_release_is_refused_before_it_is_trained() -> None:
+    assert refused("gpt", "pretrain.model={type: gpt, preset: gpt2-large}") == (
+        "pretrain.model has 719 million weights, and at most 402 million can be released. Choose a smaller one, or leave "
+        "the section `release:` out to train it."
+    )
+    run_config.load(SMOKE / "gpt.yaml", ["pretrain.model={type: gpt, preset: gpt2-large}", "release=null", "serve=null"])
+    run_config.load(SMOKE / "gpt.yaml", ["pretrain.model={type: gpt, preset: gpt2-medium}"])

@@ -5,6 +5,7 @@ import functools
 import json
 from dataclasses import replace
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import numpy as np
@@ -151,6 +152,21 @@ def test_after_a_release_with_fewer_classes_the_labelled_rows_of_finetune_are_tr
     assert set(documents.labels) == set(trained) == set(classes)
 
 
+def test_of_few_labels_the_gate_reads_labelled_rows_alone(
+    run: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in (run.folder / "prepare" / "documents").glob("*.parquet"):
+        table = pq.read_table(path)
+        rows = zip(table["label"].to_pylist(), table["split"].to_pylist(), strict=True)
+        labels = [None if split == "test" and place % 2 else label for place, (label, split) in enumerate(rows)]
+        pq.write_table(table.set_column(2, "label", pa.array(labels, pa.string())), path)
+    monkeypatch.setattr("raysl.update.OLD_TEST_ROWS", 4)
+    monkeypatch.setattr("raysl.update.finetune_rows", lambda *_, **__: None)
+    monkeypatch.setattr("raysl.update.build_bundle", lambda *_: None)
+    old = given_to("judge", with_source(run, tmp_path / "new.jsonl", make_documents(120, seed=8)), monkeypatch)[2]
+    assert (len(old), old["label"].null_count) == (4, 0)  # of all rows a draw of four had some without a label
+
+
 def test_a_second_update_at_the_same_time_is_refused(run: RunConfig) -> None:
     (run.folder / "update" / "work").mkdir(parents=True)
     with open(run.folder / "update" / ".lock", "w", encoding="utf-8") as lock:
@@ -188,6 +204,34 @@ def test_shuffled_labels_are_refused_and_the_reason_is_kept(run: RunConfig) -> N
     archived = model_registry.read_registry(run.folder).version(2)
     assert archived.state == "archived"
     assert "macro-F1" in archived.reason
+
+
+def test_rows_of_a_version_that_was_refused_are_no_news_until_something_changes(
+    run: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Called by a timer, it made the same version again at every call, a copy of the whole bundle each."""
+    rows = make_documents(160, seed=6)
+    config = with_source(run, tmp_path / "new.jsonl", rows[:100])
+    refused = gate.Decision(False, "loses", gate.Scores(1, 1, 1), gate.Scores(0, 0, 0))
+    monkeypatch.setattr("raysl.update.judge", lambda *_: refused)
+    monkeypatch.setattr("raysl.update.finetune_rows", lambda config, encoder, rows, folder, *_, **__: copytree(
+        config.folder / "finetune", folder))  # fmt: skip
+    first, again = update(config), update(config)
+    assert first.version == 2
+    assert (again.version, again.judged, again.judged_in, again.kept) == (None, first.kept, 2, first.kept)
+    line = f"no update: 0 new labelled rows, needed are 40; {first.kept} more are those of version 2, which was refused"
+    assert line in capsys.readouterr().err
+    assert len(model_registry.read_registry(run.folder).versions) == 2
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("raysl.update._make_version", stop)
+    with pytest.raises(KeyboardInterrupt):
+        update(with_source(run, tmp_path / "more.jsonl", rows))
+    less = config.update.model_copy(update={"max_loss_on_old": 1.0})
+    with pytest.raises(KeyboardInterrupt):
+        update(config.model_copy(update={"update": less}))
 
 
 def test_too_few_rows_make_no_version(run: RunConfig, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Self, overload
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
@@ -115,6 +116,22 @@ def read_documents(prepared: Path, split: str, with_label: bool = False) -> Docu
         texts += table[schema.TEXT].to_pylist()
         labels += table[schema.LABEL].to_pylist()
     return Documents(ids, labels, texts)
+
+
+def draw_texts(prepared: Path, split: str, max_mb: float, seed: int) -> list[str]:
+    """Texts of a split in their order: all, or about `max_mb` of them drawn with `seed` where there are more."""
+    paths = sorted((prepared / "documents").glob("part-*.parquet"))
+    sizes = [pc.binary_length(_texts(path, split)).to_numpy() for path in paths]
+    share = max_mb * 1e6 / max(1, sum(int(size.sum()) for size in sizes))
+    generator, texts = np.random.default_rng([seed, 5]), list[str]()
+    for path, size in zip(paths, sizes, strict=True):
+        texts += _texts(path, split).filter(pa.array(generator.random(len(size)) < share)).to_pylist()
+    return texts
+
+
+def _texts(path: Path, split: str) -> pa.ChunkedArray:
+    table = pq.read_table(path, columns=[schema.TEXT, schema.SPLIT])
+    return table.filter(pc.equal(table[schema.SPLIT], split))[schema.TEXT]
 
 
 def largest_classes(rows: Labelled, num_classes: int) -> list[str]:

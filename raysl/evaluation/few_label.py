@@ -3,7 +3,7 @@
 Plain functions of one process; `suite` spreads the jobs over the cluster.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from raysl.data import labelled
-from raysl.data.labelled import Documents, Labelled, Pictures
+from raysl.data.labelled import Documents, Labelled
 from raysl.data.rows import Row
 from raysl.errors import DataError
 from raysl.evaluation import baselines
@@ -27,6 +27,8 @@ from raysl.train.inputs import rows_of
 FINETUNED, FROZEN, SCRATCH = "pretrained, fine-tuned", "pretrained, frozen + LR", "same network from scratch"
 TFIDF, LSA, PIXELS = "TF-IDF + LR", "LSA + LR", "pixels + LR"
 CPU = torch.device("cpu")
+UNLABELLED_MB = 256.0
+"""Unlabelled text that TF-IDF and LSA are fitted on: about as much, drawn at random, where the train split holds more."""
 YARDSTICKS = {"lsa": LSA, "tfidf": TFIDF, "pixels": PIXELS}
 """Name in the config -> method that is fitted once on features without a network."""
 
@@ -116,37 +118,29 @@ def _fitted_once(protocol: Protocol, method: str) -> Iterable[dict[str, Any]]:
     config = protocol.config
     assert config.evaluate is not None
     strength = (config.finetune or FinetuneConfig()).probe_strength if method == FROZEN else baselines.STRENGTH
-    fit = baselines.regression_predict(*_features(protocol, method), strength)
+    chosen = _drawn_places(protocol)
+    fit = baselines.regression_predict(*_features(protocol, method, protocol.pool.take(chosen)), strength)
     for per_class in config.evaluate.labels_per_class:
         for number in range(config.evaluate.num_draws):
             places = protocol.draw(per_class, number)
-            yield protocol.score(method, per_class, number, fit(places, protocol.targets[places]))
+            predicted = fit(np.searchsorted(chosen, places), protocol.targets[places])
+            yield protocol.score(method, per_class, number, predicted)
 
 
-def _features(protocol: Protocol, method: str) -> tuple[Any, Any]:
+def _features(protocol: Protocol, method: str, drawn: Labelled) -> tuple[Any, Any]:
+    """Of the rows that are drawn for some budget, and of the test rows."""
     config = protocol.config
     assert config.evaluate is not None
     if method == FROZEN:
         encoder = models.load_encoder(config.folder / "pretrain")[0].to(protocol.device)
-        return _of_drawn(protocol, lambda rows: embed(encoder, rows))
-    if isinstance(protocol.pool, Pictures):
-        return _of_drawn(protocol, baselines.pixels)
-    assert isinstance(protocol.pool, Documents)
+        return embed(encoder, _rows(config, drawn)), embed(encoder, protocol.test_rows)
+    if method == PIXELS:
+        return baselines.pixels(_rows(config, drawn)), baselines.pixels(protocol.test_rows)
+    assert isinstance(drawn, Documents)
     assert isinstance(protocol.test, Documents)
-    unlabelled = labelled.read_documents(config.folder / "prepare", "train").texts
-    texts = (unlabelled, protocol.pool.texts, protocol.test.texts)
+    unlabelled = labelled.draw_texts(config.folder / "prepare", "train", UNLABELLED_MB, config.seed)
+    texts = (unlabelled, drawn.texts, protocol.test.texts)
     return baselines.tfidf(*texts) if method == TFIDF else baselines.lsa(*texts, config.evaluate.lsa_width, config.seed)
-
-
-def _of_drawn(
-    protocol: Protocol, features_of: Callable[[Sequence[Row]], npt.NDArray[np.float32]]
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Features of the pool, 0 where no draw has the row, and of the test rows."""
-    chosen = _drawn_places(protocol)
-    drawn = features_of(_rows(protocol.config, protocol.pool.take(chosen)))
-    pool = np.zeros((len(protocol.pool), drawn.shape[1]), np.float32)
-    pool[chosen] = drawn
-    return pool, features_of(protocol.test_rows)
 
 
 def _drawn_places(protocol: Protocol) -> npt.NDArray[np.int64]:

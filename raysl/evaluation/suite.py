@@ -1,4 +1,4 @@
-"""The stage `evaluate`: the few-label curve with its baselines, and the released classifier on the test split."""
+"""The stage `evaluate`: the few-label curve with its baselines, and the released classifier, on the split it names."""
 
 from collections import defaultdict
 from typing import Any
@@ -25,8 +25,9 @@ SHARING_BYTES = 100 << 20
 
 
 def evaluate(config: RunConfig, redo: bool = False) -> Manifest:
-    """Scores every method at every label budget on the test split; writes evaluate/report.json."""
+    """Scores every method at every label budget on `evaluate.split`; writes evaluate/report.json."""
     needed(config, "evaluate")
+    assert config.evaluate is not None
     finetuned = config.finetune is not None and read_manifest(config.folder, "finetune") is not None
     inputs = made_from(config.folder, ["prepare", "pretrain"] + (["finetune"] if finetuned else []), config.free_stages)
     stage = Stage(config.folder, "evaluate", {"seed": config.seed, **section(config, "evaluate", "finetune")}, inputs)
@@ -37,7 +38,9 @@ def evaluate(config: RunConfig, redo: bool = False) -> Manifest:
     check_same_config(stage, redo)
     folder = stage.begin()
     protocol = few_label.build_protocol(config)
-    report: dict[str, Any] = {"classes": protocol.classes, "test_rows": len(protocol.test)}
+    report: dict[str, Any] = {
+        "split": config.evaluate.split, "classes": protocol.classes, "test_rows": len(protocol.test),
+    }  # fmt: skip
     if finetuned:
         report |= _released_classifier(config)  # first: what is wrong there shows before the long jobs
     report["few_label"] = _by_method(_run_jobs(config))
@@ -97,10 +100,11 @@ def _by_method(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _released_classifier(config: RunConfig) -> dict[str, Any]:
-    """The fine-tuned classifier on all test rows: accuracy, macro-F1, per class, confusion matrix. Nothing without any."""
+    """The fine-tuned classifier on all rows of `evaluate.split`: scores, confusion matrix. Nothing without any row."""
+    assert config.evaluate is not None
     classifier, classes = models.load_classifier(config.folder / "finetune")
     prepared = config.folder / "prepare"
-    test = labelled.read_split(prepared, "test").of_classes(classes)
+    test = labelled.read_split(prepared, config.evaluate.split).of_classes(classes)
     if not len(test):
         return {}
     settings = config.finetune or FinetuneConfig()

@@ -23,6 +23,9 @@ Verdict = Literal["normal", "drift", "slow", "not enough data"]
 FEWEST_LABELS = 20
 """Rows with feedback below which accuracy is not judged."""
 
+CONFIDENCE_DECIMALS = 6
+"""Decimals of a confidence that are compared: references of earlier versions hold floats, records doubles."""
+
 
 @dataclass(frozen=True)
 class Check:
@@ -108,7 +111,7 @@ def compare(reference: Window, window: Window, config: MonitorConfig) -> list[Ch
         check("text length", "KS distance", drift.distribution_test(reference.text_lengths, window.text_lengths, dealt)),
     ]
     if _known(reference.confidences) and _known(window.confidences):
-        before, now = np.array(reference.confidences, float), np.array(window.confidences, float)
+        before, now = (np.array(rows.confidences, float).round(CONFIDENCE_DECIMALS) for rows in (reference, window))
         checks.append(check("confidence", "KS distance", drift.distribution_test(before, now, dealt)))
         answers = [str(p) for p in reference.predictions], [str(p) for p in window.predictions]
         checks.append(check("predictions", "Cramer's V", drift.category_test(*answers, dealt)))
@@ -164,4 +167,4 @@ def table(result: MonitorResult, config: MonitorConfig) -> list[str]:
 
 def _level(result: MonitorResult, config: MonitorConfig) -> str:
     rate = config.false_alarm_rate
-    return f"  (alarm at p <= {rate / NUM_TESTS:.4f}: {rate:.0%} false alarms over all tests)" if result.checks else ""
+    return f"  (alarm at p <= {rate / NUM_TESTS:.2g}: {100 * rate:g}% false alarms over all tests)" if result.checks else ""

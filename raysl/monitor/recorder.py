@@ -172,9 +172,19 @@ class Recorder:
             return
         try:
             files.append(rows)
-        except (OSError, ValueError, TypeError, pa.ArrowException) as error:  # disk, or a task that answers odd values
-            self.dropped += len(rows)
-            logger.warning("%d records lost (%d in all): %s", len(rows), self.dropped, error)
+        except (ValueError, TypeError, pa.ArrowException) as error:  # a task that answers odd values: its own rows go
+            good = [row for row in rows if _fits(row, files.schema)]
+            if len(good) in (0, len(rows)):
+                self._lose(len(rows), error)
+            else:
+                self._lose(len(rows) - len(good), error)
+                self._write(files, good)
+        except OSError as error:
+            self._lose(len(rows), error)
+
+    def _lose(self, count: int, error: Exception) -> None:
+        self.dropped += count
+        logger.warning("%d records lost (%d in all): %s", count, self.dropped, error)
 
     def close(self) -> None:
         """Stops the thread and writes the rest."""
@@ -191,6 +201,14 @@ def _stored(row: Record | Label, max_text_chars: int) -> dict[str, Any]:
     return stored
 
 
+def _fits(row: Mapping[str, Any], arrow_schema: pa.Schema) -> bool:
+    try:
+        pa.Table.from_pylist([row], arrow_schema)
+    except (ValueError, TypeError, pa.ArrowException):
+        return False
+    return True
+
+
 def _remove_stale(folder: Path) -> None:
     """Temporary files that a killed process left behind."""
     for path in folder.glob(".*.tmp"):
@@ -204,6 +222,7 @@ def _remove_stale(folder: Path) -> None:
 def read_records(run_folder: str | Path, max_rows: int | None = None, where: pc.Expression | None = None) -> pa.Table:
     """All recorded requests of a run, the newest last, with `label` from feedback (null without; the last one wins).
 
+    Different requests that share their id, as one that a gateway gave to all calls of a page, get none.
     `where` says which of them, by the columns of RECORD; the others take no memory.
     """
     root = Path(run_folder)
@@ -212,8 +231,19 @@ def read_records(run_folder: str | Path, max_rows: int | None = None, where: pc.
         records = records.slice(max(0, len(records) - max_rows))
     labels = _read(root / FEEDBACK, LABELLED)
     newest = dict(zip(labels["request_id"].to_pylist(), labels["label"].to_pylist(), strict=True))
-    found = [newest.get(name) for name in records["request_id"].to_pylist()]
+    shared = _shared(records)
+    found = [None if place in shared else newest.get(name) for place, name in enumerate(records["request_id"].to_pylist())]
     return records.append_column("label", pa.array(found, pa.string()))
+
+
+def _shared(records: pa.Table) -> set[int]:
+    """Places of requests to one task that have their id from a client and differ: a label could be of any of them."""
+    places: dict[tuple[str, str], list[int]] = {}
+    for place, key in enumerate(zip(records["task"].to_pylist(), records["request_id"].to_pylist(), strict=True)):
+        places.setdefault(key, []).append(place)
+    alike = (where for where in places.values() if len(where) > 1)
+    asked = records.select(["text", "prediction"])
+    return {place for where in alike if len({str(row) for row in asked.take(where).to_pylist()}) > 1 for place in where}
 
 
 def _read(folder: Path, arrow_schema: pa.Schema, where: pc.Expression | None = None) -> pa.Table:

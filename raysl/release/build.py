@@ -38,6 +38,8 @@ class Ingredients:
     tokenizer: Path
     held_out: pa.Table
     """Rows (id, text, label) the models have not seen: parity and the monitor's window."""
+    labelled: pa.Table
+    """Further labelled ones of them, where few of `held_out` have a label: metrics and calibration."""
     documents: pa.Table | None
     """Rows (id, text, label) to search in; None leaves search out."""
     redact: RedactConfig | None = None
@@ -62,7 +64,7 @@ def build_bundle(folder: Path, parts: Ingredients, config: ReleaseConfig) -> Bun
     if parts.documents is not None:
         known = parts.previous.path(SEARCH_EMBEDDINGS) if parts.previous else None
         write_search(folder, runner, parts.documents, np.load(known) if known else None)
-    found = write_reference(folder, runner, parts.held_out, classes)
+    found = write_reference(folder, runner, parts.held_out, parts.labelled, classes)
     return write_bundle(
         folder,
         {

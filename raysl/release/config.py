@@ -4,6 +4,9 @@ from pydantic import Field
 
 from raysl.config import Config
 
+MOST_MB = 1536
+"""Weights of a model that is released, MB of 1,048,576 bytes: of a larger one torch writes them into a second file."""
+
 
 class ReleaseConfig(Config):
     """ONNX export, its proof, and the version's place in the model registry."""

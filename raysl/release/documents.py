@@ -23,26 +23,35 @@ def first_documents(folder: Path, count: int) -> pa.Table:
     return pa.concat_tables(tables).slice(0, count)
 
 
-def draw_split(folder: Path, split: str, count: int, seed: int) -> pa.Table:
-    """At most `count` documents of a split, drawn with `seed`, in corpus order; memory holds one part and the draw."""
+def draw_split(folder: Path, split: str, count: int, seed: int, labelled: bool = False) -> pa.Table:
+    """At most `count` documents of a split, drawn with `seed`, in corpus order; memory holds one part and the draw.
+
+    Only those that have a label where they have to be `labelled`: none, where none has.
+    """
     parts = _parts(folder)
-    sizes = [_of_split(path, split, []).num_rows for path in parts]
+    sizes = [_of_split(path, split, [], labelled).num_rows for path in parts]
     total = sum(sizes)
-    if not total:
+    if not total and not (labelled and any(_of_split(path, split, [], False).num_rows for path in parts)):
         raise DataError(f"No document in {folder} is held out. Give prepare.split.{split} a share above 0.")
     chosen = np.sort(np.random.default_rng(seed).permutation(total)[:count])
-    tables, start = [], 0
+    tables, start = [schema.RAW_DOCUMENT.empty_table()], 0
     for path, size in zip(parts, sizes, strict=True):
         local = np.isin(np.arange(start, start + size), chosen)
         start += size
         if local.any():  # filtered: a `take` joins texts into one array, which 2 GiB bound
-            tables.append(_of_split(path, split, list(COLUMNS)).filter(pa.array(local)))
-    return pa.concat_tables(tables).select(list(COLUMNS))
+            tables.append(_of_split(path, split, list(COLUMNS), labelled).filter(pa.array(local)).select(list(COLUMNS)))
+    return pa.concat_tables(tables)
 
 
-def _of_split(path: Path, split: str, columns: list[str]) -> pa.Table:
-    table = pq.read_table(path, columns=[*columns, schema.SPLIT])
-    return table.filter(pc.equal(table[schema.SPLIT], split))
+def lacking(known: pa.Table, rows: pa.Table) -> pa.Table:
+    """The rows whose text `known` lacks."""
+    return rows.filter(pc.invert(pc.is_in(rows[schema.TEXT], known[schema.TEXT])))
+
+
+def _of_split(path: Path, split: str, columns: list[str], labelled: bool) -> pa.Table:
+    table = pq.read_table(path, columns=[*{*columns, schema.SPLIT, schema.LABEL}])
+    kept = pc.equal(table[schema.SPLIT], split)
+    return table.filter(pc.and_(kept, pc.is_valid(table[schema.LABEL])) if labelled else kept)
 
 
 def _parts(folder: Path) -> list[Path]:

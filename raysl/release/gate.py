@@ -54,13 +54,16 @@ def judge(
 ) -> Decision:
     """Accepts a candidate that gains `min_gain` on all rows and loses at most `max_loss_on_old` on the old ones.
 
-    A candidate that gains nothing at all is refused even where `min_gain` is 0: a change has to pay for itself.
+    A candidate that gains nothing at all is refused where `min_gain` is 0: a change has to pay for itself.
     """
     classes, old_classes = list(candidate.classes), list(production.classes)
     before, after = (score(bundle, old, new, old_classes, classes) for bundle in (production, candidate))
     gain, loss = after.all - before.all, before.old - after.old
     if loss > max_loss_on_old:
         return Decision(False, f"loses {loss:.3f} macro-F1 on old rows, allowed is {max_loss_on_old:g}", before, after)
-    if gain < min_gain or gain == 0:
-        return Decision(False, f"gains {gain:+.3f} macro-F1 on all rows, needed is {min_gain:g}", before, after)
-    return Decision(True, f"gains {gain:+.3f} macro-F1 on all rows, {-loss:+.3f} on old ones", before, after)
+    if gain < min_gain or gain == min_gain == 0:
+        needed = f"{min_gain:g}" if min_gain else "more than 0"
+        return Decision(False, f"gains {gain:+.3f} macro-F1 on all rows, needed is {needed}", before, after)
+    return Decision(
+        True, f"gains {gain:+.3f} macro-F1 on all rows, {after.old - before.old:+.3f} on old ones", before, after
+    )

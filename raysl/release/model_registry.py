@@ -83,12 +83,19 @@ def read_registry(run_folder: str | Path) -> Registry:
 def register(run_folder: str | Path, bundle_folder: str | Path, metrics: Mapping[str, Any], reason: str = "released") -> int:
     """Copies a bundle into the registry as the next candidate and returns its version.
 
-    A bundle whose files equal those of the newest version keeps that version, so a repeated call changes nothing.
+    A bundle whose files equal those of the newest version keeps that version, so a repeated call changes nothing; a copy
+    that was damaged since is made again.
     """
     bundle = open_bundle(bundle_folder)
     with _locked(run_folder) as registry:
         newest = registry.versions[-1] if registry.versions else None
         if newest is not None and newest.content_hash == bundle.content_hash:
+            folder = version_folder(run_folder, newest.version)
+            try:
+                open_bundle(folder)
+            except BundleError:
+                storage.remove(folder)
+                copy_bundle(bundle_folder, folder)
             return newest.version
         number = newest.version + 1 if newest else 1
         storage.remove(version_folder(run_folder, number))  # of a start that was killed before it was registered

@@ -19,15 +19,13 @@ from raysl import storage
 from raysl.errors import BundleError
 from raysl.models.load import WEIGHTS
 from raysl.models.text import PAD, Gpt, TextEncoder
+from raysl.release.config import MOST_MB
 from raysl.release.runtime import Tokens, open_session, padded
 
 Arrays = list[npt.NDArray[np.float32]]
 Axes = Mapping[str, Mapping[int, str]]
 VACUOUS = 1e-6
 """Outputs that differ by less between documents prove nothing (a zero head gives a perfect parity of 0.0)."""
-
-MOST_MB = 1536
-"""Weights of a model that is released, MB of 1,048,576 bytes: of a larger one torch writes them into a second file."""
 
 
 @dataclass(frozen=True)

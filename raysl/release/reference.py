@@ -42,6 +42,12 @@ class Answers:
     embeddings: Floats
     logits: Floats | None = None
 
+    def followed_by(self, other: "Answers") -> "Answers":
+        """Answers of a classifier to these texts and then to others."""
+        assert self.logits is not None
+        assert other.logits is not None
+        return Answers(np.concatenate([self.embeddings, other.embeddings]), np.concatenate([self.logits, other.logits]))
+
     def predictions(self, classes: Sequence[str]) -> list[str | None]:
         if self.logits is None:
             return [None] * len(self.embeddings)
@@ -62,15 +68,21 @@ def answer(runner: Runner, texts: Sequence[str], classifies: bool) -> Answers:
     return Answers(embeddings, logits)
 
 
-def write_reference(folder: Path, runner: Runner, rows: pa.Table, classes: Sequence[str]) -> dict[str, Any]:
-    """Writes reference.parquet and returns what bundle.json says of it: metrics, latency, temperature.
+def write_reference(
+    folder: Path, runner: Runner, rows: pa.Table, labelled: pa.Table, classes: Sequence[str]
+) -> dict[str, Any]:
+    """Writes reference.parquet of `rows` and returns what bundle.json says: metrics, latency, temperature.
 
-    Embeddings are those of the classifier where there is one, else of the encoder: what a recorded request carries.
+    Embeddings are those of the classifier where there is one, else of the encoder: what a recorded request carries. Metrics
+    and temperature are of `rows` and of the `labelled` rows besides.
     """
     texts, labels = rows[schema.TEXT].to_pylist(), rows[schema.LABEL].to_pylist()
-    answers = answer(runner, texts, bool(classes))
+    answers = scored = answer(runner, texts, bool(classes))
+    if classes and len(labelled):
+        scored = answers.followed_by(answer(runner, labelled[schema.TEXT].to_pylist(), True))
+        labels = [*labels, *labelled[schema.LABEL].to_pylist()]
     predictions = answers.predictions(classes)
-    temperature = fit_temperature(answers.logits, labels, classes)
+    temperature = fit_temperature(scored.logits, labels, classes)
     latencies = _latencies(runner, texts[:TIMED_ROWS], CLASSIFIER if classes else ENCODER)
     table = pa.table(
         [
@@ -84,7 +96,7 @@ def write_reference(folder: Path, runner: Runner, rows: pa.Table, classes: Seque
     )
     with storage.atomic_path(folder / REFERENCE) as temporary:
         pq.write_table(table, temporary, compression="zstd")
-    found = figures(labels, predictions, classes)
+    found = figures(labels, scored.predictions(classes), classes)
     return {"metrics": found, "latency": asdict(latency(latencies)), "temperature": temperature}
 
 

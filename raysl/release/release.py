@@ -2,13 +2,15 @@
 
 from pathlib import Path
 
+import pyarrow as pa
+
 from raysl import schema
 from raysl.errors import BundleError
 from raysl.progress import say
 from raysl.release import model_registry, onnx
 from raysl.release.build import Ingredients, build_bundle
 from raysl.release.bundle import BUNDLE, TOKENIZER, Bundle, open_bundle
-from raysl.release.documents import draw_split, first_documents
+from raysl.release.documents import draw_split, first_documents, lacking
 from raysl.release.gate import macro_f1
 from raysl.run_config import RunConfig, needed
 from raysl.stage import Manifest, Stage, check_same_config, log_metrics, made_from, section
@@ -25,8 +27,7 @@ def release(config: RunConfig, redo: bool = False) -> Manifest:
     needed(config, "release")
     stage = _stage(config)
     made = stage.done()
-    registered = model_registry.read_registry(config.folder).in_production() is not None
-    if made is not None and not redo and registered and _intact(stage.folder / "bundle"):
+    if made is not None and not redo and _serves(config) and _intact(stage.folder / "bundle"):
         say(f"release: done already, version {made.counts['version']}  {stage.folder / 'bundle'}")
         return made
     check_same_config(stage, redo)
@@ -51,8 +52,14 @@ def _stage(config: RunConfig) -> Stage:
     return Stage(config.folder, "release", section(config, "release", "seed"), inputs)
 
 
+def _serves(config: RunConfig) -> bool:
+    """Whether a version is in production, and its copy whole."""
+    version = model_registry.read_registry(config.folder).in_production()
+    return version is not None and _intact(model_registry.version_folder(config.folder, version.version))
+
+
 def _intact(folder: Path) -> bool:
-    """Whether a bundle was finished and has not changed since; a bad one is made again."""
+    """Whether a bundle was finished and has not changed since; a bad one is told, and made again."""
     try:
         return (folder / BUNDLE).is_file() and bool(open_bundle(folder).manifest)
     except BundleError as error:
@@ -64,14 +71,23 @@ def _ingredients(config: RunConfig) -> Ingredients:
     run, wanted = config.folder, config.release
     assert wanted is not None
     documents = run / "prepare" / "documents"
+    held_out = draw_split(documents, schema.VALIDATION, wanted.reference_rows, config.seed)
     return Ingredients(
         encoder=run / "pretrain",
         classifier=run / "finetune" if config.finetune else None,
         tokenizer=run / "prepare" / TOKENIZER,
-        held_out=draw_split(documents, schema.VALIDATION, wanted.reference_rows, config.seed),
+        held_out=held_out,
+        labelled=lacking(held_out, labelled_rows(config)),
         documents=first_documents(documents, wanted.search_documents) if wanted.search_documents else None,
         redact=config.prepare.redact,
     )
+
+
+def labelled_rows(config: RunConfig) -> pa.Table:
+    """Labelled rows of the validation split: of a corpus with few labels, more than a draw of all its rows has."""
+    assert config.release is not None
+    documents = config.folder / "prepare" / "documents"
+    return draw_split(documents, schema.VALIDATION, config.release.reference_rows, config.seed, labelled=True)
 
 
 def _register(config: RunConfig, bundle: Bundle) -> tuple[int, str]:
@@ -83,6 +99,9 @@ def _register(config: RunConfig, bundle: Bundle) -> tuple[int, str]:
         return version, state
     if before is None:
         model_registry.promote(config.folder, version, "the first version")
+        return version, model_registry.PRODUCTION
+    if not _intact(model_registry.version_folder(config.folder, before.version)):
+        model_registry.promote(config.folder, version, f"in place of version {before.version}, which cannot be opened")
         return version, model_registry.PRODUCTION
     worse = _loss_to_production(config, bundle, model_registry.version_folder(config.folder, before.version))
     if worse > config.update.max_loss_on_old:
@@ -98,8 +117,7 @@ def _loss_to_production(config: RunConfig, bundle: Bundle, production_folder: Pa
     production = open_bundle(production_folder)
     if not bundle.classes or not production.classes:
         return 0.0
-    rows = _ingredients(config).held_out
-    classes = list(bundle.classes)
+    rows, classes = labelled_rows(config), list(bundle.classes)
     return macro_f1(production, rows, classes) - macro_f1(bundle, rows, classes)
 
 

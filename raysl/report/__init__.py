@@ -16,7 +16,8 @@ from raysl.run_config import RunConfig
 def build(config: RunConfig) -> Path:
     """Writes <run>/report.html and returns its path. Text of documents is escaped; nothing is loaded from elsewhere."""
     folder = config.folder
-    few_label, confusion = contents.evaluation(folder)
+    few_label, confusion, split = contents.evaluation(folder)
+    shown = contents.largest_classes(confusion) if confusion else None
     curves = contents.loss_curves(folder)
     prepare = prepared.read(folder)
     page = _template().render(
@@ -29,8 +30,11 @@ def build(config: RunConfig) -> Path:
         curves={stage: Markup(figures.loss_curve(lines)) for stage, lines in curves.items()},
         probes={stage: Markup(figures.probe_curve(lines)) for stage, lines in contents.probe_curves(folder).items()},
         few_label=few_label,
+        split=split,
         few_label_figure=Markup(figures.few_label_bars(few_label)) if few_label else None,
-        confusion_figure=Markup(figures.confusion_matrix(**confusion)) if confusion else None,
+        num_classes=len(confusion["classes"]) if confusion else 0,
+        confusion=shown,
+        confusion_figure=Markup(figures.confusion_matrix(**shown)) if shown else None,
         release=contents.release(folder),
         versions=contents.versions(),
         yaml=contents.yaml_text(folder),

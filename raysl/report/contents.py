@@ -11,6 +11,8 @@ from typing import Any
 from raysl import storage
 from raysl.stage import whole_lines
 
+CLASSES_SHOWN = 50
+"""Classes of the confusion matrix."""
 PACKAGES = ("raysl", "ray", "torch", "pyarrow", "tokenizers", "onnxruntime", "numpy", "scikit-learn")
 
 
@@ -56,15 +58,23 @@ def _curves(folder: Path, wanted: Callable[[str], bool]) -> dict[str, dict[str, 
     return stages
 
 
-def evaluation(folder: Path) -> tuple[list[FewLabel], dict[str, Any] | None]:
-    """Few-label results, best method first at the smallest budget, and the confusion matrix."""
+def evaluation(folder: Path) -> tuple[list[FewLabel], dict[str, Any] | None, str]:
+    """Few-label results, best method first at the smallest budget, the confusion matrix, and the split both are of."""
     path = folder / "evaluate" / "report.json"
     if not path.is_file():
-        return [], None
+        return [], None, ""
     data = storage.read_json(path)
     rows = [_few_label(row) for row in data.get("few_label", [])]
     rows.sort(key=lambda row: (row.labels_per_class, -row.macro_f1))
-    return rows, data.get("confusion")
+    return rows, data.get("confusion"), data.get("split", "test")
+
+
+def largest_classes(confusion: Mapping[str, Any]) -> dict[str, Any]:
+    """Confusion among the CLASSES_SHOWN classes with most rows, in their order: of 300 a figure takes minutes and 36 MB."""
+    matrix = confusion["matrix"]
+    order = sorted(range(len(matrix)), key=lambda place: -sum(matrix[place]))
+    places = sorted(order[:CLASSES_SHOWN])
+    return {"classes": [confusion["classes"][p] for p in places], "matrix": [[matrix[p][q] for q in places] for p in places]}
 
 
 def _few_label(row: Mapping[str, Any]) -> FewLabel:

@@ -57,7 +57,7 @@ def application(settings: Settings, port_path: str | None, local: bool) -> Appli
     """The deployment with the options that ServeConfig asks for."""
     config = settings.config
     scaling = {
-        "min_replicas": config.min_replicas, "max_replicas": config.max_replicas, "initial_replicas": config.min_replicas,
+        "min_replicas": config.min_replicas, "max_replicas": config.max_replicas,
         "policy": {"policy_function": ByRequestsInFlight, "policy_kwargs": {"target": config.target_ongoing_requests}},
         "look_back_period_s": 10, "upscale_delay_s": 5, "downscale_delay_s": 120,
     }  # fmt: skip

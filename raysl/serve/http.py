@@ -78,20 +78,21 @@ class HttpApp:
         if self.config.max_queued_requests >= 0 and self.in_flight >= limit:
             raise HttpError(503, [("service", "is busy; try again later")], {"retry-after": "1"})
         self.in_flight += 1
+        deadline = asyncio.get_running_loop().time() + self.config.request_timeout_s  # of body and answer together
         try:
-            body = await self._body(receive, headers)
+            body = await self._body(receive, headers, deadline)
             if task == FEEDBACK:
                 return self.service.feedback(body, name)
-            async with asyncio.timeout(self.config.request_timeout_s):
+            async with asyncio.timeout_at(deadline):
                 return await self.service.ask(task, body, name)
         except TimeoutError:
             raise HttpError(503, [("service", "took too long; try again later")], {"retry-after": "1"}) from None
         finally:
             self.in_flight -= 1
 
-    async def _body(self, receive: Receive, headers: Headers) -> bytes:
+    async def _body(self, receive: Receive, headers: Headers, deadline: float) -> bytes:
         try:
-            async with asyncio.timeout(self.config.request_timeout_s):
+            async with asyncio.timeout_at(deadline):
                 return await read_body(receive, headers, self.config.max_body_bytes)
         except TimeoutError:
             raise HttpError(408, [("body", "came too slowly")], {"connection": "close"}) from None

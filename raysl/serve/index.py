@@ -52,8 +52,8 @@ class SearchIndex:
         return [self._best(row, min(limit, len(self))) for row, limit in zip(scores, limits, strict=True)]
 
     def _best(self, scores: NDArray[np.float32], limit: int) -> list[Hit]:
-        places = np.sort(np.argpartition(-scores, limit - 1)[:limit])
-        places = places[np.argsort(-scores[places], kind="stable")]
+        places = np.flatnonzero(scores >= np.partition(scores, -limit)[-limit])  # of equal ones at the border, all
+        places = places[np.argsort(-scores[places], kind="stable")][:limit]
         return [self._hit(int(place), float(scores[place])) for place in places]
 
     def _hit(self, place: int, score: float) -> Hit:

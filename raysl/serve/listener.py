@@ -14,6 +14,7 @@ from raysl.errors import ServeError
 from raysl.serve.http import HttpApp
 
 KEEP_ALIVE_SECONDS = 75
+"""How long a connection may wait for its next request, or take for the head of one."""
 NOTICE_SECONDS = 0.5
 """How long connections that are open get their answers with `connection: close` before idle ones are closed."""
 MAX_HEAD_BYTES = 65_536
@@ -28,10 +29,27 @@ def drain_seconds(request_timeout_s: float) -> int:
 
 
 class LimitedHeads(HttpToolsProtocol):
-    """uvicorn's protocol, which alone takes a head of any size and joins its parts in quadratic time on the event loop."""
+    """uvicorn's protocol, which alone takes a head of any size and joins its parts in quadratic time on the event loop.
 
+    It also waits for ever for a head that does not come: connections that say nothing would use up all files of the process.
+    """
+
+    _late: asyncio.TimerHandle | None = None
     _head_bytes, _heads = 0, 0
     _in_head, _between_requests, _too_large = False, True, False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        super().connection_made(transport)
+        self._late = self.loop.call_later(KEEP_ALIVE_SECONDS, transport.close)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def _stop_waiting(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
 
     def data_received(self, data: bytes) -> None:
         heads, between_requests = self._heads, self._between_requests
@@ -46,11 +64,13 @@ class LimitedHeads(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self._late = self._late or self.loop.call_later(KEEP_ALIVE_SECONDS, self.transport.close)
         self._heads += 1
         self._in_head, self._between_requests = True, False
 
     def on_headers_complete(self) -> None:
         self._in_head = False
+        self._stop_waiting()
         if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD_BYTES:
             self._too_large = True
             raise ValueError("the head is too large")  # the parser's caller then answers with `send_400_response`

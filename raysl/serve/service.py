@@ -16,7 +16,7 @@ from raysl.serve.batcher import Batched, Batcher
 from raysl.serve.body import HttpError, parse
 from raysl.serve.config import ServeConfig
 from raysl.serve.session import BundleSession
-from raysl.serve.tasks.base import MAX_TEXT_CHARS, REDACT, Request, Response, Task, Text
+from raysl.serve.tasks.base import MAX_TEXT_CHARS, REDACT, Request, Response, Task
 
 MAX_LABEL_CHARS = 200
 HANGING_FACTOR = 3
@@ -28,8 +28,8 @@ class FeedbackRequest(Request):
 
     request_id: str = Field(pattern=r"^[A-Za-z0-9._-]{1,128}$")
     """The request_id of the answer."""
-    label: Text = Field(max_length=MAX_LABEL_CHARS)
-    """One of the classes at /v1/info."""
+    label: str = Field(min_length=1, max_length=MAX_LABEL_CHARS)
+    """One of the classes at /v1/info, letter by letter."""
 
 
 class FeedbackResponse(Response):

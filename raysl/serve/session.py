@@ -96,11 +96,3 @@ class BundleSession:
 
     def decode(self, ids: Sequence[int]) -> str:
         return str(self.tokenizer.decode(list(ids)))
-
-
-def softmax(logits: Floats, temperature: float = 1.0) -> NDArray[np.float64]:
-    """Probabilities over the last axis; `temperature` is the one fitted on held-out rows at release (Guo et al., 2017)."""
-    scaled = np.asarray(logits, np.float64) / temperature
-    scaled -= scaled.max(axis=-1, keepdims=True)
-    weights = np.exp(scaled)
-    return np.asarray(weights / weights.sum(axis=-1, keepdims=True))

@@ -6,7 +6,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from raysl import schema
-from raysl.data.labelled import Documents, class_numbers, draw_per_class, largest_classes, read_documents, read_split
+from raysl.data.labelled import (
+    Documents,
+    class_numbers,
+    draw_per_class,
+    draw_texts,
+    largest_classes,
+    read_documents,
+    read_split,
+)
 from raysl.errors import DataError
 
 
@@ -44,6 +52,22 @@ def test_a_split_is_read_in_order_over_all_parts(tmp_path: Path) -> None:
         pq.write_table(table, tmp_path / "documents" / f"part-{part:05d}.parquet")
     assert read_documents(tmp_path, "test") == Documents(["01", "10"], ["a", None], ["01", "10"])
     assert read_split(tmp_path, "test") == Documents(["01"], ["a"], ["01"])
+
+
+def test_of_much_text_a_part_is_drawn_evenly(tmp_path: Path) -> None:
+    (tmp_path / "documents").mkdir()
+    for part in range(4):
+        names = [f"{part}-{n:04}" + "é" * 100 for n in range(500)]
+        splits = ["test" if n % 5 == 0 else "train" for n in range(500)]
+        table = pa.table([names, names, [None] * 500, list(range(500)), splits], schema=schema.DOCUMENT)
+        pq.write_table(table, tmp_path / "documents" / f"part-{part:05d}.parquet")
+    everything = read_documents(tmp_path, "train").texts
+    assert draw_texts(tmp_path, "train", 1.0, seed=0) == everything
+    drawn = draw_texts(tmp_path, "train", 0.1, seed=0)
+    assert drawn == draw_texts(tmp_path, "train", 0.1, seed=0) != draw_texts(tmp_path, "train", 0.1, seed=1)
+    assert sum(len(text.encode()) for text in drawn) == pytest.approx(1e5, rel=0.2)
+    assert drawn == sorted(drawn)
+    assert {text[0] for text in drawn} == set("0123")
 
 
 def test_a_folder_without_documents_names_the_command(tmp_path: Path) -> None:

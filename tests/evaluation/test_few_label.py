@@ -7,6 +7,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
+from sklearn.feature_extraction.text import TfidfVectorizer
 
 from raysl.errors import DataError
 from raysl.evaluation import baselines, few_label
@@ -68,6 +69,30 @@ def test_yardsticks_learn_topics_from_a_few_labels(features: object, tmp_path: P
     texts = [text for text, _ in train]
     predict = baselines.regression_predict(*features(texts, texts, [text for text, _ in test]))  # type: ignore[operator]
     assert (predict(np.arange(30), targets[:30]) == truth).mean() > 0.8
+
+
+@pytest.mark.parametrize("text", ["Read a file, and e_2 of it", "Ärzte и дом", "x y", "AI2 机器", "机器学习 ok", "ไทย"])
+def test_words_are_those_of_scikit_learn_but_in_scripts_without_spaces(text: str) -> None:
+    expected = {"AI2 机器": ["AI2", "机", "器", "机器"], "机器学习 ok": [*"机器学习", "机器", "器学", "学习", "ok"],
+                "ไทย": [*"ไทย", "ไท", "ทย"]}  # fmt: skip
+    assert baselines.words(text) == expected.get(text, TfidfVectorizer().build_tokenizer()(text))
+
+
+def predicted(train: list[tuple[str, str]], test: list[tuple[str, str]]) -> float:
+    """Accuracy of TF-IDF with the first 20 labels."""
+    names = sorted({label for _, label in train})
+    targets = np.array([names.index(label) for _, label in train])
+    texts = [text for text, _ in train]
+    predict = baselines.regression_predict(*baselines.tfidf(texts, texts, [text for text, _ in test]))
+    return float((predict(np.arange(20), targets[:20]) == [names.index(label) for _, label in test]).mean())
+
+
+@pytest.mark.parametrize("topics", [("我们学习机器和模型的方法", "今天天气晴朗适合出门散步"), ("+-*/=<>", "()[]{};")])
+def test_a_yardstick_reads_texts_without_words_between_blanks(topics: tuple[str, str]) -> None:
+    """Each Chinese sentence was one word, known from no other text; of signs alone the fit failed."""
+    rng = np.random.default_rng(0)
+    rows = [("".join(rng.choice([*topics[n % 2]], 30)), str(n % 2)) for n in range(240)]
+    assert predicted(rows[:160], rows[160:]) > 0.9
 
 
 def test_images_go_through_the_same_protocol(tmp_path: Path) -> None:

@@ -4,8 +4,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from raysl.data import labelled
 from raysl.evaluation import suite
 from raysl.run import claim_folder
 from raysl.run_config import STAGES, RunConfig
@@ -32,8 +34,21 @@ def test_images_without_a_test_split_are_scored_on_the_other(tmp_path: Path, mon
     shutil.rmtree(tmp_path / "prepare" / "pixels" / "test")
     jobs_done(monkeypatch)
     report = report_of(config)
-    assert report["test_rows"] == 30
-    assert "classifier" not in report
+    assert (report["split"], report["test_rows"]) == ("validation", 30)
+    assert (report["classifier"]["test_rows"], np.sum(report["confusion"]["matrix"])) == (30, 30)
+
+
+def test_settings_that_are_chosen_on_validation_see_no_score_of_the_test_split(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_image_run(tmp_path, evaluate={"split": "validation", "labels_per_class": [10]})
+    finetune(config)
+    jobs_done(monkeypatch)
+    read: list[str] = []
+    read_split = labelled.read_split
+    monkeypatch.setattr(labelled, "read_split", lambda folder, split: read.append(split) or read_split(folder, split))
+    report_of(config)
+    assert set(read) == {"train", "validation"}
 
 
 def test_the_classifier_is_scored_before_the_long_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,6 +42,7 @@ def test_sizes_are_those_of_the_papers() -> None:
     assert count("gpt", 50257, preset="gpt2") == 124_439_808
     types = 2 * 768  # segments, which our rows do not have
     assert count("bert", 30522, preset="bert-base") + types == 109_514_298
+    assert GptConfig(preset="gpt2").matrix_weights(50257) == pytest.approx(124_439_808, rel=0.001)
 
 
 @pytest.mark.slow  # importing transformers takes seconds

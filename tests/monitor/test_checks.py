@@ -10,13 +10,13 @@ import pytest
 from tiny_run import copy_run, make_documents, released_run
 
 from raysl.errors import StageError
-from raysl.monitor.checks import MonitorResult, judge, monitor
+from raysl.monitor.checks import MonitorResult, judge, monitor, table
 from raysl.monitor.config import MonitorConfig
 from raysl.monitor.recorder import Label, Record, Recorder
 from raysl.monitor.window import Window, reference_window
 from raysl.release.bundle import CLASSIFIER, REFERENCE, Bundle, open_bundle
 from raysl.release.model_registry import production
-from raysl.release.reference import answer
+from raysl.release.reference import Answers, answer
 from raysl.release.runtime import Runner, softmax
 from raysl.run_config import RunConfig
 from raysl.serve.config import ServeConfig
@@ -69,6 +69,26 @@ def test_each_kind_of_drift_is_named(name: str, changes: dict[str, object]) -> N
     result = judged(make_window(150, seed=2, **changes))
     assert result.verdict == "drift"
     assert name in [reason.split(":")[0] for reason in result.reasons]
+
+
+def test_a_sure_model_whose_reference_holds_floats_is_no_drift() -> None:
+    """1 - 1e-9 is 1 as a float: beside it what the service recorded looked less sure in every row."""
+    sure = [1 - 10.0**-power for power in np.random.default_rng(0).uniform(8, 14, 450)]
+    reference = make_window(300, seed=1000, confidences=[float(np.float32(value)) for value in sure[:300]])
+    result = judge(reference, make_window(150, seed=1, confidences=sure[300:]), CONFIG, version=1, task="classify")
+    assert (result.verdict, result.reasons) == ("normal", ())
+
+
+def test_the_window_kept_at_release_is_as_sure_as_the_service() -> None:
+    assert Answers(np.zeros((1, 2)), np.array([[20.0, 0.0]], np.float32)).confidences(1.0) == [
+        pytest.approx(1 - 2.06e-9, abs=1e-11)
+    ]
+
+
+def test_a_small_rate_of_false_alarms_is_said_as_it_is() -> None:
+    config = MonitorConfig(false_alarm_rate=0.0005, num_null_windows=10_000)
+    last = table(judged(make_window(150, seed=1)), config)[-1]
+    assert last == "verdict: normal  (alarm at p <= 0.0001: 0.05% false alarms over all tests)"
 
 
 def test_slow_answers_are_called_slow_and_fast_ones_on_a_fast_model_are_not() -> None:

@@ -105,6 +105,27 @@ def test_a_row_of_a_wrong_type_stops_neither_the_thread_nor_later_rows(tmp_path:
     assert writer.dropped == 1
 
 
+def test_a_row_of_a_wrong_type_costs_no_row_beside_it(tmp_path: Path) -> None:
+    """A task of the user's own that answers numbers cost the records of all tasks."""
+    writer = _recorder(tmp_path)
+    writer.record(_record("before"))
+    writer.record(Record("bad", 1.0, "mine", "a", 2.0, 1.0, 1, prediction=3))  # type: ignore[arg-type]
+    writer.record(_record("after", 1))
+    writer.close()
+    assert (_names(tmp_path), writer.dropped) == (["before", "after"], 1)
+
+
+def test_a_label_is_given_to_no_request_whose_id_another_one_has(tmp_path: Path) -> None:
+    writer = _recorder(tmp_path)
+    for number, (name, text) in enumerate([("page", "a"), ("page", "b"), ("again", "a"), ("again", "a"), ("own", "c")]):
+        writer.record(_record(name, number, text))
+    writer.record(Record("own", 1e9 + 9, "search", "another text", 2.0, 1.0, 1))
+    for name in ("page", "again", "own"):
+        writer.record(Label(name, 2e9, name))
+    writer.close()
+    assert read_records(tmp_path)["label"].to_pylist() == [None, None, "again", "again", "own", "own"]
+
+
 def test_rows_are_written_within_the_flush_time(tmp_path: Path) -> None:
     writer = _recorder(tmp_path, flush_seconds=0.05)
     writer.record(_record("a"))

@@ -4,15 +4,16 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from tiny_run import copy_run, make_gpt_run, released_gpt_run, released_run
 
 from raysl.errors import BundleError, ConfigError, StageError
 from raysl.release import model_registry
-from raysl.release.bundle import open_bundle
-from raysl.release.reference import SCHEMA, figures, fit_temperature
-from raysl.release.release import release
+from raysl.release.bundle import REFERENCE, open_bundle
+from raysl.release.reference import SCHEMA, figures, fit_temperature, write_reference
+from raysl.release.release import _ingredients, _loss_to_production, release
 from raysl.release.runtime import Runner
 from raysl.run_config import RunConfig
 from raysl.serve.session import BundleSession
@@ -90,6 +91,17 @@ def test_a_registry_that_was_lost_is_made_again(copied: RunConfig) -> None:
     assert model_registry.production(copied.folder)[0] == 1
 
 
+@pytest.mark.parametrize(("redo", "version"), [(False, 1), (True, 2)])
+def test_a_version_in_production_that_cannot_be_opened_is_mended_or_followed(
+    copied: RunConfig, redo: bool, version: int
+) -> None:
+    """Every error that names it says `raysl release`."""
+    (model_registry.version_folder(copied.folder, 1) / "encoder.onnx").write_bytes(b"damaged")
+    release(copied, redo=redo)
+    number, folder = model_registry.production(copied.folder)
+    assert (number, open_bundle(folder).tasks) == (version, ("classify", "embed", "search"))
+
+
 def test_an_export_that_differs_is_not_released(released: RunConfig, tmp_path: Path) -> None:
     strict = released.release.model_copy(update={"parity_tolerance": 1e-12})  # type: ignore[union-attr]
     shutil.copytree(released.folder, tmp_path / "run", ignore=shutil.ignore_patterns("release", "registry"))
@@ -162,6 +174,39 @@ def test_macro_f1_is_over_the_known_classes_alone() -> None:
     assert figures(labels, predictions, ["a", "b", "c"]) == {
         "macro_f1": pytest.approx(2 / 3), "accuracy": pytest.approx(2 / 3), "rows": 3,
     }  # fmt: skip
+
+
+def few_labels(config: RunConfig) -> None:
+    """Leaves one label in ten to the prepared documents."""
+    for path in (config.folder / "prepare" / "documents").glob("*.parquet"):
+        table = pq.read_table(path)
+        labels = [label if place % 10 == 0 else None for place, label in enumerate(table["label"].to_pylist())]
+        pq.write_table(table.set_column(2, "label", pa.array(labels, pa.string())), path)
+
+
+def test_of_few_labels_a_release_is_measured_and_compared_on_all_that_it_may_read(
+    copied: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few_labels(copied)
+    rows = {"release": copied.release.model_copy(update={"reference_rows": 4})}  # type: ignore[union-attr]
+    parts = _ingredients(copied.model_copy(update=rows))
+    labels = [*parts.held_out["label"].to_pylist(), *parts.labelled["label"].to_pylist()]
+    assert len(parts.held_out) == sum(label is not None for label in labels) == 4
+    compared: list[pa.Table] = []
+    monkeypatch.setattr("raysl.release.release.macro_f1", lambda bundle, table, classes: compared.append(table) or 0.0)
+    bundle = open_bundle(copied.folder / "release" / "bundle")
+    assert _loss_to_production(copied.model_copy(update=rows), bundle, bundle.folder) == 0.0
+    assert [(len(table), table["label"].null_count) for table in compared] == [(4, 0)] * 2
+
+
+def test_metrics_and_temperature_are_of_labelled_rows_beyond_the_window_too(copied: RunConfig) -> None:
+    bundle = open_bundle(copied.folder / "release" / "bundle")
+    rows = pq.read_table(bundle.path(REFERENCE), columns=["id", "text", "label"])
+    bare = rows.set_column(2, "label", pa.nulls(len(rows), pa.string()))
+    found = write_reference(bundle.folder, Runner.of(bundle), bare, rows, bundle.classes)
+    assert found["metrics"] == bundle.manifest["metrics"]
+    assert found["temperature"] == bundle.manifest["temperature"]
+    assert pq.read_table(bundle.folder / REFERENCE)["label"].null_count == len(rows)
 
 
 def test_overconfident_logits_get_a_temperature_above_one() -> None:

@@ -87,6 +87,7 @@ def test_report_shows_every_part_that_exists(config: RunConfig) -> None:
         "Time and memory of prepare",
         "Loss: pretrain",
         "Few labels",
+        "Scores on the test split.",
         "Release",
         "Time",
     )
@@ -138,11 +139,31 @@ def test_the_probe_has_a_curve_of_its_own(config: RunConfig) -> None:
 
 def test_few_label_rows_hold_mean_and_spread(config: RunConfig) -> None:
     fill(config.folder)
-    rows, _ = contents.evaluation(config.folder)
+    rows, _, split = contents.evaluation(config.folder)
+    assert split == "test"
     assert [row.method for row in rows] == ["pretrained", "tfidf"]
     assert rows[1].macro_f1 == pytest.approx(0.5)
     assert rows[1].macro_f1_spread == pytest.approx(0.141421, abs=1e-5)
     assert rows[1].accuracy == pytest.approx(0.6)
+
+
+def test_of_many_classes_the_largest_are_drawn(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[tuple[int, int]] = []
+    monkeypatch.setattr(
+        "raysl.report.figures.confusion_matrix",
+        lambda classes, matrix: drawn.append((len(classes), len(matrix[0]))) or "<svg/>",
+    )
+    fill(config.folder)
+    path = config.folder / "evaluate" / "report.json"
+    matrix = [[row if row == column else 1 for column in range(300)] for row in range(300)]
+    said = {"split": "validation", "confusion": {"classes": [f"c{n}" for n in range(300)], "matrix": matrix}}
+    storage.write_json(path, {**storage.read_json(path), **said})
+    shown = contents.largest_classes(said["confusion"])  # type: ignore[arg-type]
+    assert shown["classes"] == [f"c{n}" for n in range(250, 300)]
+    assert [shown["matrix"][2][column] for column in (1, 2, 3)] == [1, 252, 1]
+    words = Page(build(config).read_text(encoding="utf-8")).words
+    assert drawn == [(50, 50)]
+    assert {"Confusion on the validation split", "The 50 largest of 300 classes."} <= set(words)
 
 
 @pytest.mark.browser

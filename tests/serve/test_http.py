@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from unittest.mock import MagicMock
 
+import pyarrow.parquet as pq
 import pytest
 import uvicorn
 from conftest import listening, with_config
@@ -154,6 +155,23 @@ def test_a_head_is_limited_while_it_streams(port: int) -> None:
     assert parts < 20
 
 
+@pytest.mark.parametrize(
+    "sent", [b"", b"POST /v1/cl", request("/healthz", method="GET").replace(b"close", b"keep-alive") + b"GET /"]
+)
+def test_a_connection_whose_head_does_not_come_is_closed(port: int, sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("raysl.serve.listener.KEEP_ALIVE_SECONDS", 0.3)
+    with socket.create_connection(("127.0.0.1", port), 5) as connection:
+        connection.sendall(sent)
+        while connection.recv(65536):
+            pass
+    held = request(CLASSIFY, GOOD)
+    with socket.create_connection(("127.0.0.1", port), 5) as connection:
+        connection.sendall(held[:-3])  # a body that is slow has the time of a request
+        time.sleep(0.6)
+        connection.sendall(held[-3:])
+        assert status(connection.recv(65536)) == 200
+
+
 def test_a_head_behind_a_large_body_is_counted_alone() -> None:
     """Of two requests in one read the second is not yet whole."""
     body = b"a" * 200_000
@@ -180,6 +198,20 @@ def test_feedback_names_a_known_class(port: int) -> None:
     code, answer = post(port, "/v1/feedback", {"request_id": "a-1", "label": MARK})
     assert (code, answer["errors"][0]["field"]) == (422, "label")
     assert post(port, "/v1/feedback", {"request_id": "a b", "label": "tool"})[1]["errors"][0]["field"] == "request_id"
+
+
+def test_feedback_takes_a_class_as_info_names_it(settings: Settings, tmp_path: Path) -> None:
+    """`prepare` keeps labels as they are: with blanks around them, or with accents as macOS writes them."""
+    classes = ["tool ", "cafe\u0301", "a\u00a0b"]
+    bundle = make_bundle(tmp_path / "bundle", classes=classes)
+    with listening(replace(with_config(settings), bundle_folder=bundle, run_folder=tmp_path)) as service:
+        for label in get(service.config.port, "/v1/info")[1]["classes"]:
+            assert post(service.config.port, "/v1/feedback", {"request_id": "a", "label": label})[0] == 200
+        for label in ("tool", " ", ""):
+            assert post(service.config.port, "/v1/feedback", {"request_id": "a", "label": label})[0] == 422
+        service.recorder.flush()  # type: ignore[union-attr]
+    (path,) = (tmp_path / "records" / "feedback").glob("*.parquet")
+    assert pq.read_table(path)["label"].to_pylist() == classes
 
 
 def test_answers_are_recorded_and_joined_with_feedback(service: Service) -> None:
@@ -237,6 +269,20 @@ def test_a_request_that_takes_too_long_is_503_and_a_hanging_model_is_unhealthy(s
         time.sleep(0.6)
         with pytest.raises(Exception, match="classify has been at work"):
             service.check()
+        held.gate.set()
+
+
+def test_the_time_limit_is_of_body_and_answer_together(settings: Settings) -> None:
+    """A replica that goes waits as long as that and no longer."""
+    data = request(CLASSIFY, GOOD)
+    with listening(with_config(settings, request_timeout_s=1.0)) as service:
+        held, started = _Held(service), time.monotonic()
+        with socket.create_connection(("127.0.0.1", service.config.port)) as client:
+            client.sendall(data[:-5])
+            time.sleep(0.7)
+            client.sendall(data[-5:])
+            assert status(client.recv(1000)) == 503
+            assert time.monotonic() - started < 1.4
         held.gate.set()
 
 

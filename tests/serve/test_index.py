@@ -34,6 +34,13 @@ def test_finds_what_a_full_sort_finds(tmp_path: Path) -> None:
     assert [len(hits) for hits in found] == [1, 3, 10, 100, 500]
 
 
+def test_equal_documents_come_in_the_order_of_the_corpus_at_the_border_too(tmp_path: Path) -> None:
+    index = SearchIndex(_random_bundle(tmp_path, 500), 100)
+    index.embeddings = np.tile(np.eye(2, 8, dtype=np.float32), (250, 1))
+    found = index.nearest(np.eye(1, 8, dtype=np.float32), [7])[0]
+    assert [hit.id for hit in found] == [str(place) for place in range(0, 14, 2)]
+
+
 def test_asking_for_more_than_there_is_gives_all(tmp_path: Path) -> None:
     index = SearchIndex(_random_bundle(tmp_path, 3), 100)
     assert len(index.nearest(np.ones((1, 8), np.float32), [10])[0]) == 3

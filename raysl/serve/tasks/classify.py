@@ -53,7 +53,7 @@ class Classify(base.Task):
         self.num_scores = min(config.num_scores, len(session.classes))
 
     def predict(self, requests: Sequence[base.TextRequest]) -> list[ClassifyResponse]:
-        from raysl.serve.session import softmax
+        from raysl.release.runtime import softmax
 
         result = self.session.classify([request.text for request in requests])
         probabilities = softmax(result.logits, self.session.temperature)  # (batch, classes)

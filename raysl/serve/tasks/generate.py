@@ -93,7 +93,7 @@ def choose(logits: NDArray[np.float32], temperature: float, top_k: int, random: 
     """The next token (vocab,) -> id: the most probable one at temperature 0, else drawn from the `top_k`."""
     if temperature == 0:
         return int(np.argmax(logits))
-    from raysl.serve.session import softmax
+    from raysl.release.runtime import softmax
 
     kept = np.argsort(-logits, kind="stable")[: top_k or len(logits)]
     probabilities = softmax(logits[kept] - logits[kept[0]], max(temperature, 1e-6))
