@@ -2,6 +2,7 @@
 
 import errno
 import gzip
+import io
 import json
 import os
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from pyarrow import fs
 
-from raysl.data.sources import BadRows, Files, stores
+from raysl.data.sources import BadRows, Files, readers, stores
 from raysl.errors import DataError
 from tests.object_store import object_store
 
@@ -113,3 +114,56 @@ def test_files_come_in_the_order_of_their_folders(tmp_path: Path) -> None:
     write_files(tmp_path / "docs")
     expected = ["a.b.txt", "a.jsonl", "deep/b.jsonl.gz", "deep/c.jsonl.zst", "deep/d.parquet", "deep/e.parquet"]
     assert names(tmp_path / "docs") == expected
+
+
+class Asked(io.RawIOBase):
+    """A file in a store that counts the requests."""
+
+    def __init__(self, data: bytes) -> None:
+        self._file, self.requests = io.BytesIO(data), 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, place: int, whence: int = 0, /) -> int:
+        return self._file.seek(place, whence)
+
+    def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]
+        self.requests += 1
+        return self._file.readinto(buffer)
+
+    def readall(self) -> bytes:
+        self.requests += 1
+        return self._file.read()
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.txt", "a.jsonl.gz"])
+def test_a_store_is_not_asked_for_every_few_lines(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    line = '{"text": "a line of a file in a store"}\n' if "jsonl" in name else "a line of a file in a store\n"
+    text = f"{'text' if 'csv' in name else ''}\n".encode() + line.encode() * (1_500_000 // len(line))
+    file = Asked(gzip.compress(text, 0) if name.endswith(".gz") else text)
+    monkeypatch.setattr(stores, "arrow_file", lambda path: file)
+    rows = readers.read(readers.Part(f"s3://b/{name}", name), Files.Config(path="s3://b"), BadRows())
+    assert next(rows)[1].strip().startswith("a line")
+    list(rows)
+    assert file.requests < 8
+
+
+@pytest.mark.parametrize("key", ["folder/a dog", "C#/notes", "100%/x", "a%20b", "[a]?x", "folder", ""])
+def test_a_key_is_taken_as_it_stands(key: str) -> None:
+    system, path = stores._opened(f"gs://anonymous@bucket/{key}".rstrip("/"))
+    assert path == f"bucket/{key}".rstrip("/")
+    assert system is stores._opened("gs://anonymous@bucket/elsewhere")[0]  # a client for each folder is memory
+
+
+def test_a_file_may_be_named_by_a_uri(tmp_path: Path) -> None:
+    write_files(tmp_path / "my docs")
+    assert read(f"file://{tmp_path}/my docs") == read(str(tmp_path / "my docs"))
+
+
+def test_an_endpoint_may_end_with_a_slash(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://store:9000/")
+    assert stores._opened("s3://bucket/a b")[0] == fs.S3FileSystem(endpoint_override="store:9000", scheme="http")
