@@ -19,6 +19,7 @@ Row = tuple[str, str, str | None]
 """id, text, label."""
 
 ROWS_PER_TABLE = 4096
+INVALID_UTF8 = "invalid_utf8"
 
 
 class BadRows:
@@ -126,6 +127,21 @@ def files_fingerprint(stats: Iterable[tuple[str, int, int]]) -> str:
 def plain(name: str) -> str:
     """A name that UTF-8 can hold: file systems allow any bytes."""
     return name.encode("utf-8", "replace").decode("utf-8")
+
+
+def records(batch: pa.RecordBatch) -> list[dict[str, Any] | None]:
+    """The rows of a .parquet; None for one with text that is no UTF-8, which those who write such files need not check."""
+    try:
+        return list(batch.to_pylist())
+    except UnicodeDecodeError:
+        return [_record(batch.slice(row, 1)) for row in range(len(batch))]
+
+
+def _record(row: pa.RecordBatch) -> dict[str, Any] | None:
+    try:
+        return dict(row.to_pylist()[0])
+    except UnicodeDecodeError:
+        return None
 
 
 def as_text(value: Any) -> str | None:

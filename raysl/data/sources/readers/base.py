@@ -17,7 +17,7 @@ TABLES = (".jsonl", ".csv", ".parquet")
 """Formats of rows with columns."""
 COMPRESSIONS = (".gz", ".zst")
 UNREADABLE = (OSError, EOFError, zlib.error, pa.ArrowException, CsvError, UnicodeDecodeError)
-"""A UnicodeDecodeError is a damaged .parquet, whose names or texts are no UTF-8."""
+"""A UnicodeDecodeError is a damaged .parquet, whose names are no UTF-8."""
 
 
 @dataclass(frozen=True)
