@@ -202,6 +202,15 @@ def test_a_row_of_a_csv_that_goes_on_for_too_long_is_no_row(tmp_path: Path, monk
     assert read_csv(tmp_path / "a.csv", lines) == (["0: a", *["2: c"] * 40, "3: d\n\ne"], {"broken_line": 1})
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_blank_line_parts_paragraphs_however_lines_end(tmp_path: Path, end: str) -> None:
+    (tmp_path / "a.txt").write_text(f"a{end}b{end}{end}c{end} {end}{end}d", newline="")
+    rows, _ = read(tmp_path / "a.txt", txt_unit="paragraph")
+    assert [(row["id"], row["text"].split()) for row in rows] == [
+        ("a.txt:0", ["a", "b"]), ("a.txt:1", ["c"]), ("a.txt:2", ["d"]),
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("unit", "texts"), [("line", ["a", "b", "c"]), ("paragraph", ["a\nb", "c"]), ("file", ["a\nb\n\nc\n"])]
 )

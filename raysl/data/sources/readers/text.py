@@ -10,7 +10,7 @@ from raysl.data.sources.base import INVALID_UTF8, BadRows, Row
 from raysl.data.sources.readers.base import Columns, Part, opened
 
 UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-PARAGRAPH = re.compile(r"\n[ \t]*\n\s*")
+PARAGRAPH = re.compile(r"\n[ \t\r]*\n\s*")
 
 
 def _decoded(data: bytes) -> str:
