@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raysl.data.sources.conditions import as_numbers
+from raysl.data.sources.conditions import as_numbers, as_texts
 
 UNITS = {"s": 1_000_000.0, "ms": 1_000.0, "us": 1.0, "ns": 0.001}
 """Microseconds in one unit of a number."""
@@ -22,6 +22,8 @@ def as_microseconds(column: pa.ChunkedArray, form: str) -> pa.ChunkedArray:
 
     `form` is `iso` (timestamps, dates, ISO 8601 text), a unit (numbers since 1970), or a pattern of strptime.
     """
+    if form not in (ISO, *UNITS) and (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
+        column = as_texts(column)  # 20240131
     kind = column.type
     if form in UNITS and not pa.types.is_temporal(kind):
         scaled = pc.multiply(as_numbers(column), UNITS[form])

@@ -145,12 +145,15 @@ def _record(row: pa.RecordBatch) -> dict[str, Any] | None:
 
 
 def as_text(value: Any) -> str | None:
-    """What a table says, as text: 17850.0 is 17850; None where it says nothing (null, NaN, blank)."""
+    """What a table says, as text: 17850.0 is 17850; None where it says nothing (null, NaN, blank, bytes of no UTF-8)."""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     if value is None or value != value:  # only NaN is not itself
         return None
-    text = str(value)
+    try:
+        text = value.decode() if isinstance(value, bytes) else str(value)
+    except UnicodeDecodeError:
+        return None
     return text if text.strip() else None
 
 

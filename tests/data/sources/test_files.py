@@ -100,6 +100,19 @@ def test_blank_cells_are_missing_and_whole_numbers_are_written_alike(tmp_path: P
     assert next(row["id"] for row in read(path, id_column="l")[0]) == "1"
 
 
+def test_bytes_of_a_table_are_text(tmp_path: Path) -> None:
+    """As databases write text into .parquet that do not mark it as such."""
+    columns = {
+        "text": [b"one", "zw\u00f6".encode(), b"\xff"],
+        "label": [b"cat", b"dog", b"cat"],
+        "name": [b"a", b"\xff", b"c"],
+    }
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    rows, bad = read(tmp_path, label_column="label", id_column="name")
+    assert [tuple(row.values()) for row in rows] == [("a", "one", "cat"), ("a.parquet:1", "zw\u00f6", "dog")]
+    assert bad == {"missing_text": 1}
+
+
 def test_a_glob_reads_what_it_names_and_ids_do_not_move_with_the_folder(tmp_path: Path) -> None:
     write_all_formats(tmp_path)
     assert [row["id"] for row in read(f"{tmp_path}/*.jsonl")[0]] == ["a.jsonl:0", "a.jsonl:62", "a.jsonl:124"]

@@ -57,6 +57,7 @@ def opened(path: str) -> BinaryIO:
 
 def row_of(record: dict[str, Any], where: str, columns: Columns, bad: BadRows) -> Iterator[Row]:
     text = record.get(columns.text_column)
+    text = as_text(text) if isinstance(text, bytes) else text
     if not isinstance(text, str) or not text.strip():
         bad.add("missing_text", where)
         return
