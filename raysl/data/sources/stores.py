@@ -4,12 +4,13 @@ Credentials and endpoints are the store's own: AWS_ACCESS_KEY_ID, AWS_ENDPOINT_U
 """
 
 import errno
+import fnmatch
 import glob
 import io
 import os
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -80,10 +81,31 @@ def _local_files(path: str, root: str) -> Iterator[StoredFile]:
     elif os.path.exists(path):
         paths = [Path(path)]
     else:
-        paths = [Path(p) for p in glob.glob(path, recursive=True) if os.path.isfile(p)]
+        paths = _named_by(Path(path).absolute().parts)
     for one in (p.absolute() for p in paths):
         stat = one.stat()
         yield StoredFile(str(one), one.relative_to(root).as_posix(), stat.st_size, stat.st_mtime_ns)
+
+
+def _named_by(parts: Sequence[str]) -> list[Path]:
+    """Files that a glob of these parts names; as everywhere, `*` and `**` name nothing that begins with a dot.
+
+    Raises OSError for a folder that cannot be listed, which Python's own glob leaves out.
+    """
+    places = [Path(parts[0])]
+    for number, part in enumerate(parts[1:], start=1):
+        if part == "**":
+            wanted = _pattern("/".join(parts[number:]))
+            below = ((place, path) for place in places if place.is_dir() for path in _files_below(str(place)))
+            names = ((path, path.relative_to(place).as_posix()) for place, path in below)
+            return [path for path, name in names if wanted.fullmatch(name) and not name.startswith(".") and "/." not in name]
+        if glob.has_magic(part):
+            listed = ((place, name) for place in places if place.is_dir() for name in os.listdir(place))
+            places = [place / name for place, name in listed
+                      if fnmatch.fnmatchcase(name, part) and name.startswith(".") <= part.startswith(".")]  # fmt: skip
+        else:
+            places = [place / part for place in places]
+    return [place for place in places if place.is_file()]
 
 
 def _files_below(root: str) -> Iterator[Path]:
@@ -137,7 +159,7 @@ def _info(uri: str) -> Any:
 def _pattern(path: str) -> re.Pattern[str]:
     """A glob as a regular expression; only ** goes through folders."""
     signs = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    parts = re.split(r"(\*\*/|\*\*|\*|\?|\[[^\]]+\])", path)
+    parts = re.split(r"(\*\*/|\*\*|\*|\?|\[[^\]]+\])", path.replace("[!", "[^"))
     return re.compile("".join(signs.get(part, part if part.startswith("[") else re.escape(part)) for part in parts))
 
 

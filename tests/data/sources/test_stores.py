@@ -5,7 +5,7 @@ import gzip
 import io
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -47,7 +47,9 @@ def read(path: str) -> tuple[list[dict[str, str]], dict[str, int]]:
     return [row for part in parts for table in source.read(part, bad) for row in table.to_pylist()], bad.counts()
 
 
-@pytest.mark.parametrize("path", ["docs", "docs/*.jsonl", "docs/**/*.jsonl*", "docs/deep/[cd].*", "docs/deep/d.parquet"])
+@pytest.mark.parametrize(
+    "path", ["docs", "docs/*.jsonl", "docs/**/*.jsonl*", "docs/deep/[cd].*", "docs/deep/[!ce].*", "docs/d*/d.*"]
+)
 def test_a_store_gives_the_same_rows_as_a_folder(bucket: tuple[str, Path], path: str) -> None:
     address, folder = bucket
     rows, bad = read(f"{address}/{path}")
@@ -108,6 +110,36 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(os, "scandir", forbidding)
     with pytest.raises(DataError, match=rf"docs/{name} cannot be read: .*Permission denied.*Set that right"):
         names(tmp_path / "docs")
+
+
+def test_a_glob_reads_a_folder_below_two_stars_once(tmp_path: Path) -> None:
+    write_files(tmp_path / "docs")
+    (tmp_path / "docs" / "deep" / "up").symlink_to(tmp_path / "docs")
+    (tmp_path / "docs" / ".git").mkdir()
+    (tmp_path / "docs" / ".git" / "f.jsonl").write_bytes(LINES)
+    whole = ["a.b.txt", "a.jsonl", "deep/b.jsonl.gz", "deep/c.jsonl.zst", "deep/d.parquet", "deep/e.parquet"]
+    found = {
+        "docs/**": whole, "docs/**/*": whole, "docs/**/deep/*.parquet": whole[4:], "docs/**/[!ade].*": whole[2:4],
+        "d*/**/*.jsonl*": [f"docs/{name}" for name in whole if "jsonl" in name],
+        "docs/*": whole[:2], "docs/.*/*": [".git/f.jsonl"], "nowhere/**/*": [], "docs/a.jsonl/*": [],
+    }  # fmt: skip
+    assert {path: names(tmp_path / path) for path in found} == found
+
+
+@pytest.mark.parametrize("path", ["docs/**/*.jsonl", "docs/*/*.jsonl"])
+def test_a_glob_names_a_folder_that_cannot_be_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    write_files(tmp_path / "docs")
+    for name in ("scandir", "listdir"):
+        listing = getattr(os, name)
+
+        def forbidding(place: str, listing: Callable[[str], object] = listing) -> object:
+            if os.path.basename(place) == "deep":
+                raise PermissionError(errno.EACCES, "Permission denied", place)
+            return listing(place)
+
+        monkeypatch.setattr(os, name, forbidding)
+    with pytest.raises(DataError, match=r"docs/deep cannot be read: .*Permission denied"):
+        names(tmp_path / path)
 
 
 def test_files_come_in_the_order_of_their_folders(tmp_path: Path) -> None:
