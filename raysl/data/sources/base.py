@@ -18,7 +18,8 @@ Partition = list[Item]
 Row = tuple[str, str, str | None]
 """id, text, label."""
 
-ROWS_PER_TABLE = 4096
+ROWS_PER_TABLE, CHARS_PER_TABLE = 4096, 200_000_000
+"""What ends a table: Arrow's text columns hold 2 GiB, and a row may be a book."""
 INVALID_UTF8 = "invalid_utf8"
 
 
@@ -65,13 +66,15 @@ class Source:
         return 0.0
 
     def read(self, partition: Partition, bad: BadRows) -> Iterator[pa.Table]:
-        """Yields tables of schema.RAW_DOCUMENT; memory is bounded by the largest few thousand rows."""
+        """Yields tables of schema.RAW_DOCUMENT: 4,096 rows or about 200 million characters each."""
         rows: list[Row] = []
+        num_chars = 0
         for row in self.rows(partition, bad):
             rows.append(row)
-            if len(rows) == ROWS_PER_TABLE:
+            num_chars += len(row[1])
+            if len(rows) == ROWS_PER_TABLE or num_chars >= CHARS_PER_TABLE:
                 yield as_table(rows, bad)
-                rows = []
+                rows, num_chars = [], 0
         if rows:
             yield as_table(rows, bad)
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raysl.data.sources import BadRows, Files
+from raysl.data.sources import BadRows, Files, base
 from raysl.data.sources.readers import Part, tables
 from raysl.data.sources.readers.columns import read_columns
 from raysl.errors import DataError
@@ -98,6 +98,14 @@ def test_blank_cells_are_missing_and_whole_numbers_are_written_alike(tmp_path: P
     assert bad == {}
     assert len({row["id"] for row in rows}) == 3
     assert next(row["id"] for row in read(path, id_column="l")[0]) == "1"
+
+
+def test_long_rows_end_a_table_before_arrow_cannot_hold_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "CHARS_PER_TABLE", 10)
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": "x" * n}) + "\n" for n in (6, 6, 12, 3, 3)))
+    source = Files(Files.Config(path=str(tmp_path)))
+    tables = source.read(source.partitions(1.0)[0], BadRows())
+    assert [[len(text) for text in table["text"].to_pylist()] for table in tables] == [[6, 6], [12], [3, 3]]
 
 
 def test_bytes_of_a_table_are_text(tmp_path: Path) -> None:
