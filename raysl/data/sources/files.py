@@ -60,10 +60,12 @@ class StoredFiles(Source):
         """Raises DataError for a table that cannot be got at: how it is cut is not known."""
         files = self._files()
         readers.check_installed(readers.format_of(file.path) for file in files)
-        for file in files:
+
+        def divided(file: StoredFile) -> list[tuple[Item, int]]:
             self._check_columns(file.path)
-        sized = (entry for file in files for entry in _items(file, int(partition_mb * 1e6)))
-        return packed(sized, partition_mb * 1e6)
+            return list(_items(file, int(partition_mb * 1e6)))
+
+        return packed((entry for entries in stores.looked_at(divided, files) for entry in entries), partition_mb * 1e6)
 
     def fingerprint(self) -> str:
         return files_fingerprint((file.name, file.size, file.time_ns) for file in self._files())

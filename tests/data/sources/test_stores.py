@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import os
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from pyarrow import fs
 
-from raysl.data.sources import BadRows, Files, readers, stores
+from raysl.data.sources import BadRows, Files, Images, image_files, readers, stores
 from raysl.errors import DataError
 from tests.object_store import object_store
 
@@ -199,3 +200,21 @@ def test_a_file_may_be_named_by_a_uri(tmp_path: Path) -> None:
 def test_an_endpoint_may_end_with_a_slash(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://store:9000/")
     assert stores._opened("s3://bucket/a b")[0] == fs.S3FileSystem(endpoint_override="store:9000", scheme="http")
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_files_of_a_store_are_looked_at_side_by_side(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """Ten thousand of them one after the other are an hour before any work."""
+    files = [stores.StoredFile(f"s3://b/{n}.{kind}", f"{n}.{kind}", 10, 0) for n in range(4)]
+    together = threading.Barrier(len(files), timeout=5)
+
+    def columns_of(path: str) -> list[str]:
+        together.wait()
+        return ["text", "image"]
+
+    monkeypatch.setattr(stores, "find", lambda path: files)
+    monkeypatch.setattr(readers, "columns_of", columns_of)
+    monkeypatch.setattr(image_files, "columns_of", columns_of)
+    monkeypatch.setitem(image_files.INDEXES, ".parquet", lambda path, size, num_bytes: [(0, 1, size)])
+    source = Files(Files.Config(path="s3://b")) if kind == "csv" else Images(Images.Config(path="s3://b"))
+    assert [name for part in source.partitions(1.0) for name, _, _ in part] == [file.name for file in files]
