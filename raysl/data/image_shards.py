@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raysl import storage
+from raysl.data.clean import values_at
 from raysl.data.config import ImagesConfig
 from raysl.data.decode import Decoding, write_encoded
 from raysl.data.dedup import ROW
@@ -58,7 +59,7 @@ class PixelWriter:
         step = max(SHARD_BYTES // form.row_bytes, 1)
         for place, start in enumerate(range(0, len(own), step)):
             chosen = own.slice(start, step)
-            taken = mapped(unit / ROWS)[0].take(chosen[ROW]).combine_chunks()
+            taken = values_at(mapped(unit / ROWS)[0], chosen[ROW].to_numpy()).combine_chunks()
             name = f"shard-{number * SHARDS_PER_UNIT + place:08d}.arrow"
             ids, labels = chosen[ID].to_pylist(), chosen[LABEL].to_pylist()
             if self.settings.store == "encoded":
