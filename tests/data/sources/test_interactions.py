@@ -238,6 +238,10 @@ def test_conditions_that_cannot_work_are_refused(condition: dict[str, Any], mess
         ),
         ({"behaviour": {"split": {"test_from": "2011-01-01"}}}, "give both validation_from and test_from"),
         ({"behaviour": {"split": {"validation_from": "2011-02-01", "test_from": "2011-01-01"}}}, "must not lie before"),
+        (
+            {"behaviour": {"split": {"validation_from": "2011-01-01", "test_from": "2011-02-01", "test": 0.2}}},
+            "the cuts are given as times, so test would have no effect",
+        ),
         ({"source": {"type": "interactions", "path": "x", "time_format": "minutes"}}, "time_format is iso, s, ms"),
     ],
 )
