@@ -11,7 +11,10 @@ from raysl.data.sources import readers, stores
 from raysl.data.sources.base import BadRows, Item, Partition, Row, Source, files_fingerprint, missing, packed, plain
 from raysl.data.sources.stores import StoredFile
 from raysl.errors import DataError
+from raysl.progress import say
 
+LOOKED_AT = 100
+"""Rows of the first .jsonl in which the columns are looked for."""
 COMPRESSED_TEXT_RATIO = 3
 """Text shrinks to about a third; only used to size partitions."""
 
@@ -60,6 +63,7 @@ class StoredFiles(Source):
         """Raises DataError for a table that cannot be got at: how it is cut is not known."""
         files = self._files()
         readers.check_installed(readers.format_of(file.path) for file in files)
+        self._tell_of_absent_keys(files)
 
         def divided(file: StoredFile) -> list[tuple[Item, int]]:
             self._check_columns(file.path)
@@ -87,6 +91,14 @@ class StoredFiles(Source):
             raise DataError(
                 f"{path} has no column '{name}'. Its columns: {', '.join(columns) or 'none'}. Set prepare.source.{key}."
             )
+
+    def _tell_of_absent_keys(self, files: Sequence[StoredFile]) -> None:
+        """Rows of .jsonl may lack a key; one that all lack is misspelt: labels would silently be none."""
+        path = next((file.path for file in files if readers.format_of(file.path) == ".jsonl"), None)
+        keys = readers.first_keys(path, LOOKED_AT) if path is not None else []
+        absent = [(key, name) for key, name in self.columns().items() if keys and name not in keys]
+        for key, name in absent:
+            say(f"The first {LOOKED_AT} rows of {path} have no '{name}' (source.{key}). They have: {', '.join(keys[:30])}.")
 
 
 class Files(StoredFiles):

@@ -108,6 +108,16 @@ def test_long_rows_end_a_table_before_arrow_cannot_hold_it(tmp_path: Path, monke
     assert [[len(text) for text in table["text"].to_pylist()] for table in tables] == [[6, 6], [12], [3, 3]]
 
 
+def test_a_key_that_no_line_has_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Labels would be none, silently: a line of .jsonl may lack any key."""
+    (tmp_path / "a.jsonl").write_text('{"text": "x"}\n' * 99 + '{"text": "x", "topic": "t"}\n{"other": 1}\n')
+    assert read(tmp_path, label_column="topic")[1] == {"missing_text": 1}
+    assert capsys.readouterr().err == ""
+    read(tmp_path, label_column="topics")
+    told = f"The first 100 rows of {tmp_path}/a.jsonl have no 'topics' (source.label_column). They have: text, topic.\n"
+    assert capsys.readouterr().err == told
+
+
 def test_bytes_of_a_table_are_text(tmp_path: Path) -> None:
     """As databases write text into .parquet that do not mark it as such."""
     columns = {

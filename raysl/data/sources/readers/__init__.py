@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import PurePosixPath
 
@@ -13,7 +14,17 @@ from raysl.data.sources.readers import tables, text, web
 from raysl.data.sources.readers.base import COMPRESSIONS, TABLES, UNREADABLE, Columns, Part, opened
 from raysl.data.sources.stores import arrow_file, raise_out_of_reach
 
-__all__ = ["COMPRESSIONS", "FORMATS", "UNREADABLE", "Part", "check_installed", "columns_of", "format_of", "read"]
+__all__ = [
+    "COMPRESSIONS",
+    "FORMATS",
+    "UNREADABLE",
+    "Part",
+    "check_installed",
+    "columns_of",
+    "first_keys",
+    "format_of",
+    "read",
+]
 
 READERS: dict[str, Callable[[Part, Columns, BadRows], Iterator[Row]]] = {
     ".txt": text.txt,
@@ -64,6 +75,17 @@ def columns_of(path: str) -> list[str] | None:
         raise_out_of_reach(path, error)
         return None
     return None
+
+
+def first_keys(path: str, num_rows: int) -> list[str]:
+    """Keys of the first rows of a .jsonl, in the order in which they come; none where it is damaged."""
+    found: dict[str, None] = {}
+    try:
+        for _, record in itertools.islice(tables.json_records(Part(path, path), BadRows()), num_rows):
+            found.update(dict.fromkeys(record))
+    except UNREADABLE as error:
+        raise_out_of_reach(path, error)
+    return list(found)
 
 
 def check_installed(formats: Iterable[str]) -> None:
