@@ -27,8 +27,8 @@ OF_THE_CONTENT = (None, 0, errno.EINVAL)
 """`errno` of errors that a damaged file causes: none from readers, EINVAL where it sends them to before its start."""
 OF_A_STORE = re.compile("AWS Error|google::cloud|google-cloud")
 """What pyarrow writes into an error of the network or the store, which has no `errno` either."""
-LOOKS = 16
-"""Files of a store that are looked at side by side before the work is divided."""
+LOOKS, WAITING = 16, 1000
+"""Files of a store that are looked at side by side before the work is divided; those that wait for it, of maybe millions."""
 READ_AHEAD = 1 << 20
 """Bytes of one request to a store: each takes some 30 ms, however little it asks for. Python's 8 KB would be 0.3 MB/s."""
 
@@ -159,7 +159,8 @@ def looked_at(look: Callable[[StoredFile], T], files: Sequence[StoredFile]) -> I
         yield from map(look, files)
         return
     with ThreadPoolExecutor(LOOKS) as pool:
-        yield from pool.map(look, files)
+        for start in range(0, len(files), WAITING):
+            yield from pool.map(look, files[start : start + WAITING])
 
 
 def _info(uri: str) -> Any:
