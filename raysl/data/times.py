@@ -46,7 +46,7 @@ def _iso(column: pa.ChunkedArray) -> pa.ChunkedArray:
     try:
         return pc.cast(pc.cast(column, pa.timestamp("us")), pa.int64())
     except pa.ArrowInvalid:  # zones, or text that is no time
-        return _each(column, datetime.fromisoformat)
+        return _each(column, lambda text: datetime.fromisoformat(text.removesuffix(" UTC")))  # as BigQuery writes it
 
 
 def _each(column: pa.ChunkedArray, parse: Parse) -> pa.ChunkedArray:

@@ -19,6 +19,7 @@ MICROS = 1_291_191_960_500_000
         (pa.array([date(2010, 12, 1)]), "iso", [1_291_161_600_000_000]),
         (pa.array(["2010-12-01 08:26:00.5", "2010-12-01"]), "iso", [MICROS, 1_291_161_600_000_000]),
         (pa.array(["2010-12-01T09:26:00.5+01:00", "yesterday", None]), "iso", [MICROS, None, None]),
+        (pa.array(["2010-12-01 08:26:00.500000 UTC", "2010-12-01 08:26:00.5+00", "UTC"]), "iso", [MICROS, MICROS, None]),
         (pa.array([1_291_191_960.5, float("nan"), float("inf"), 1e18]), "s", [MICROS, None, None, None]),
         (pa.array([1_291_191_960_500]), "ms", [MICROS]),
         (pa.array(["1291191960500000", "soon"]), "us", [MICROS, None]),
