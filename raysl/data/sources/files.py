@@ -13,6 +13,8 @@ from raysl.data.sources.stores import StoredFile
 from raysl.errors import DataError
 from raysl.progress import say
 
+MOST_HELD = 2_000_000_000
+"""Bytes of text that a task reads without a word to the user: it takes some three times as much memory."""
 LOOKED_AT = 100
 """Rows of the first .jsonl in which the columns are looked for."""
 COMPRESSED_TEXT_RATIO = 3
@@ -46,6 +48,8 @@ class StoredFiles(Source):
     """
 
     formats: ClassVar[Sequence[str]] = readers.FORMATS
+    held: ClassVar[bool] = False
+    """Whether a task holds in memory all that it reads of a file."""
 
     def columns(self) -> dict[str, str]:
         """Key of the config -> the column it names; a table has to have all of them."""
@@ -67,7 +71,13 @@ class StoredFiles(Source):
 
         def divided(file: StoredFile) -> list[tuple[Item, int]]:
             self._check_columns(file.path)
-            return list(_items(file, int(partition_mb * 1e6)))
+            found = list(_items(file, int(partition_mb * 1e6)))
+            if self.held and (largest := max((size for _, size in found), default=0)) > MOST_HELD:
+                say(
+                    f"One task reads about {largest / 1e9:.1f} GB of {file.path} and holds it in memory: only plain .jsonl "
+                    "and row groups of .parquet are divided. Store it as several files where that is too much."
+                )
+            return found
 
         return packed((entry for entries in stores.looked_at(divided, files) for entry in entries), partition_mb * 1e6)
 
@@ -106,6 +116,7 @@ class Files(StoredFiles):
 
     Config: ClassVar[type[PluginConfig]] = FilesConfig
     config: FilesConfig
+    held = True
 
     def columns(self) -> dict[str, str]:
         named = {key: getattr(self.config, key) for key in ("text_column", "title_column", "label_column", "id_column")}

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raysl.data.sources import BadRows, Files, base
+from raysl.data.sources import BadRows, Files, base, files
 from raysl.data.sources.readers import Part, tables
 from raysl.data.sources.readers.columns import read_columns
 from raysl.errors import DataError
@@ -116,6 +116,17 @@ def test_a_key_that_no_line_has_is_told(tmp_path: Path, capsys: pytest.CaptureFi
     read(tmp_path, label_column="topics")
     told = f"The first 100 rows of {tmp_path}/a.jsonl have no 'topics' (source.label_column). They have: text, topic.\n"
     assert capsys.readouterr().err == told
+
+
+def test_a_file_that_fills_the_memory_of_a_task_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "MOST_HELD", 2_000)
+    (tmp_path / "a.jsonl").write_text('{"text": "x"}\n' * 500)
+    (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(os.urandom(1_000)))
+    Files(Files.Config(path=str(tmp_path))).partitions(0.001)
+    assert f"One task reads about 0.0 GB of {tmp_path}/b.jsonl.gz and holds it" in (said := capsys.readouterr().err)
+    assert "a.jsonl" not in said
 
 
 def test_bytes_of_a_table_are_text(tmp_path: Path) -> None:
