@@ -22,10 +22,11 @@ def as_microseconds(column: pa.ChunkedArray, form: str) -> pa.ChunkedArray:
 
     `form` is `iso` (timestamps, dates, ISO 8601 text), a unit (numbers since 1970), or a pattern of strptime.
     """
-    if form not in (ISO, *UNITS) and (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
-        column = as_texts(column)  # 20240131
     kind = column.type
-    if form in UNITS and not pa.types.is_temporal(kind):
+    if form not in (ISO, *UNITS) and (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
+        column = as_texts(column)  # 20240131
+        kind = column.type
+    if form in UNITS and not (pa.types.is_temporal(kind) or pa.types.is_nested(kind)):
         scaled = pc.multiply(as_numbers(column), UNITS[form])
         known = pc.if_else(pc.is_finite(scaled), scaled, None)
         micros = pc.cast(pc.if_else(pc.less(pc.abs(known), 2.0**62), known, None), pa.int64(), safe=False)

@@ -1,6 +1,7 @@
 """Times in tables, whatever they are written as."""
 
 from datetime import UTC, date, datetime
+from decimal import Decimal
 
 import pyarrow as pa
 import pytest
@@ -27,6 +28,8 @@ MICROS = 1_291_191_960_500_000
         (pa.array(["01/12/2010 8:26", "2010-12-01"]), "%d/%m/%Y %H:%M", [MICROS - 500_000, None]),
         (pa.array([20101201, 7]), "%Y%m%d", [1_291_161_600_000_000, None]),
         (pa.array([20101201.0, None]), "%Y%m%d", [1_291_161_600_000_000, None]),
+        (pa.array([Decimal(20101201), None]), "%Y%m%d", [1_291_161_600_000_000, None]),
+        (pa.array([[1], [2]]), "s", [None, None]),
         (pa.array([12, 13]), "iso", [None, None]),
         (pa.array([True]), "iso", [None]),
     ],
