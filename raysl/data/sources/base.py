@@ -148,7 +148,7 @@ def _record(row: pa.RecordBatch) -> dict[str, Any] | None:
 
 
 def as_text(value: Any) -> str | None:
-    """What a table says, as text: 17850.0 is 17850; None where it says nothing (null, NaN, blank, bytes of no UTF-8)."""
+    """What a table says, without blanks around it: 17850.0 is 17850; None for null, NaN, blanks, bytes that are no UTF-8."""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     if value is None or value != value:  # only NaN is not itself
@@ -157,7 +157,7 @@ def as_text(value: Any) -> str | None:
         text = value.decode() if isinstance(value, bytes) else str(value)
     except UnicodeDecodeError:
         return None
-    return text if text.strip() else None
+    return text.strip() or None
 
 
 def missing(path: str, allowed: str) -> DataError:

@@ -139,7 +139,19 @@ def test_bytes_of_a_table_are_text(tmp_path: Path) -> None:
     pq.write_table(pa.table(columns), tmp_path / "a.parquet")
     rows, bad = read(tmp_path, label_column="label", id_column="name")
     assert [tuple(row.values()) for row in rows] == [("a", "one", "cat"), ("a.parquet:1", "zw\u00f6", "dog")]
-    assert bad == {"missing_text": 1}
+    assert bad == {"invalid_utf8": 1}
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
+def test_blanks_around_a_label_make_no_other_class(tmp_path: Path, kind: str) -> None:
+    labels, path = ["cat", "cat ", "\tcat"], tmp_path / f"a.{kind}"
+    if kind == "jsonl":
+        path.write_text("".join(json.dumps({"text": "x", "l": label}) + "\n" for label in labels))
+    elif kind == "csv":
+        path.write_text("text,l\n" + "".join(f"x,{label}\n" for label in labels))
+    else:
+        pq.write_table(pa.table({"text": ["x"] * 3, "l": labels}), path)
+    assert [row["label"] for row in read(path, label_column="l")[0]] == ["cat"] * 3
 
 
 def test_a_glob_reads_what_it_names_and_ids_do_not_move_with_the_folder(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, Protocol, cast
 
 import pyarrow as pa
 
-from raysl.data.sources.base import BadRows, Row, as_text
+from raysl.data.sources.base import INVALID_UTF8, BadRows, Row, as_text
 from raysl.data.sources.stores import open_bytes
 
 TABLES = (".jsonl", ".csv", ".parquet")
@@ -57,7 +57,11 @@ def opened(path: str) -> BinaryIO:
 
 def row_of(record: dict[str, Any], where: str, columns: Columns, bad: BadRows) -> Iterator[Row]:
     text = record.get(columns.text_column)
-    text = as_text(text) if isinstance(text, bytes) else text
+    try:
+        text = text.decode() if isinstance(text, bytes) else text
+    except UnicodeDecodeError:
+        bad.add(INVALID_UTF8, where)
+        return
     if not isinstance(text, str) or not text.strip():
         bad.add("missing_text", where)
         return
