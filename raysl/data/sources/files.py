@@ -87,7 +87,9 @@ class StoredFiles(Source):
     def _files(self) -> list[StoredFile]:
         path = self.config.path
         found = stores.find(path)
-        known = [file for file in found if readers.format_of(file.path) in self.formats]
+        known = [
+            file for file in found if readers.format_of(file.path) in self.formats and readers.is_wanted(file.path, path)
+        ]
         if not known:
             raise missing(path, f"{', '.join(self.formats)}, also with {' or '.join(readers.COMPRESSIONS)}")
         return known
@@ -133,9 +135,10 @@ def _text_bytes(file: StoredFile) -> int:
 
 def _items(file: StoredFile, num_bytes: int) -> Iterator[tuple[Item, int]]:
     name, size = file.name, file.size
-    if readers.format_of(file.path) == ".parquet":
+    form = readers.format_of(file.path)
+    if form == ".parquet":
         yield from _row_groups(file)
-    elif name.lower().endswith(".jsonl"):
+    elif form == ".jsonl" and not name.lower().endswith(readers.COMPRESSIONS):
         for start in range(0, max(size, 1), num_bytes):
             yield (name, start, min(start + num_bytes, size)), min(num_bytes, size - start)
     else:

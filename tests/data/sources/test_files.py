@@ -66,6 +66,22 @@ def test_a_suffix_may_be_in_capitals(tmp_path: Path) -> None:
     assert [row["text"] for row in small[0]] == [row["text"] for row in large[0]]
 
 
+def test_lines_of_json_may_have_another_suffix_where_the_path_has_it_too(tmp_path: Path) -> None:
+    """As C4 and others are published; in a folder such files are left alone, as they may say something about the data."""
+    rows = "".join(json.dumps({"text": f"text {n}"}) + "\n" for n in range(50))
+    (tmp_path / "a.jsonl").write_text('{"text": "row"}')
+    (tmp_path / "b.json").write_text(rows)
+    (tmp_path / "c.JSON.GZ").write_bytes(gzip.compress(rows.encode()))
+    (tmp_path / "d.ndjson").write_text(rows)
+    assert [row["text"] for row in read(tmp_path)[0]] == ["row"]
+    assert [row["text"] for row in read(f"{tmp_path}/*")[0]] == ["row"]
+    for path, count in (("b.json", 50), ("*.json", 50), ("*.JSON.GZ", 50), ("*.ndjson", 50)):
+        found, bad = read(f"{tmp_path}/{path}", partition_mb=0.0001)
+        assert (len(found), len({row["text"] for row in found}), bad) == (count, 50, {})
+    with pytest.raises(DataError, match="holds nothing that can be read"):
+        read(f"{tmp_path}/*.xml")
+
+
 def test_a_title_is_the_first_line_of_its_text(tmp_path: Path) -> None:
     """The line is blank where there is none."""
     rows = [{"text": "body", "name": " Of\n  lines "}, {"text": "a body", "name": None}]

@@ -36,15 +36,26 @@ READERS: dict[str, Callable[[Part, Columns, BadRows], Iterator[Row]]] = {
     ".warc": web.warc,
 }
 FORMATS = tuple(READERS)
+LINES = (".json", ".ndjson")
+"""Other names of .jsonl. In a folder such a file may as well say something about the data."""
 NEEDS = {".html": ("trafilatura",), ".htm": ("trafilatura",), ".warc": ("trafilatura", "fastwarc")}
 """Packages of the extra `web` that a format needs."""
 
 
 def format_of(path: str) -> str:
-    """`.jsonl` for docs.jsonl.gz and DOCS.JSONL; empty for a format that nobody reads."""
+    """`.jsonl` for docs.jsonl.gz, DOCS.JSONL and docs.json; empty for a format that nobody reads."""
+    suffix = _suffix(path)
+    return ".jsonl" if suffix in LINES else suffix if suffix in READERS else ""
+
+
+def is_wanted(path: str, named: str) -> bool:
+    """Whether a file that was found at `named` is meant: one of LINES only where it ends so itself."""
+    return _suffix(path) not in LINES or _suffix(named) in LINES
+
+
+def _suffix(path: str) -> str:
     name = PurePosixPath(path.replace("\\", "/").lower())
-    name = name.with_suffix("") if name.suffix in COMPRESSIONS else name
-    return name.suffix if name.suffix in READERS else ""
+    return (name.with_suffix("") if name.suffix in COMPRESSIONS else name).suffix
 
 
 def read(part: Part, columns: Columns, bad: BadRows) -> Iterator[Row]:
