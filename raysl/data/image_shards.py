@@ -26,6 +26,13 @@ SHARDS_PER_UNIT = 1000
 """Shards are numbered unit * 1000 + place, so that their order is that of the source."""
 
 
+def shard_name(unit: int, place: int) -> str:
+    """Names in the order of units and places. A row group may hold more pictures than fit the shards with a number."""
+    numbered, rest = min(place, SHARDS_PER_UNIT - 1), place - SHARDS_PER_UNIT
+    more = f"_{rest:06d}" if rest >= 0 else ""  # behind the dot, which ends the last name with a number
+    return f"shard-{unit * SHARDS_PER_UNIT + numbered:08d}{more}.arrow"
+
+
 def format_of(settings: ImagesConfig) -> PixelFormat:
     return PixelFormat(settings.size, settings.channels, settings.patch_size or settings.size)
 
@@ -60,7 +67,7 @@ class PixelWriter:
         for place, start in enumerate(range(0, len(own), step)):
             chosen = own.slice(start, step)
             taken = values_at(mapped(unit / ROWS)[0], chosen[ROW].to_numpy()).combine_chunks()
-            name = f"shard-{number * SHARDS_PER_UNIT + place:08d}.arrow"
+            name = shard_name(number, place)
             ids, labels = chosen[ID].to_pylist(), chosen[LABEL].to_pylist()
             if self.settings.store == "encoded":
                 path = self.folder / ENCODED / split / name

@@ -12,7 +12,7 @@ from raysl.data.config import ImagesConfig, PrepareConfig, SplitConfig
 from raysl.data.dedup import PLAN
 from raysl.data.image_clean import ImageCleaner
 from raysl.data.image_plan import ImagePlanner, PreparedRows
-from raysl.data.image_shards import PixelWriter
+from raysl.data.image_shards import PixelWriter, shard_name
 from raysl.data.pixels import PixelRows
 from raysl.data.sources import Images
 from tests.data.pictures import write_pictures
@@ -95,3 +95,10 @@ def test_a_shard_reads_its_own_pictures_of_a_unit(tmp_path: Path, monkeypatch: p
         pa.set_memory_pool(before)
     assert PixelRows(tmp_path / "pixels" / "train").row(57)[0] == 57
     assert pool.max_memory() < 40 * size
+
+
+def test_shards_of_a_large_unit_take_no_name_of_the_next() -> None:
+    """They were written over: a row group of a million pictures makes 2,300 shards of 224 pixels."""
+    assert [shard_name(2, place) for place in (0, 999)] == ["shard-00002000.arrow", "shard-00002999.arrow"]
+    names = [shard_name(unit, place) for unit in range(3) for place in range(1003)]
+    assert sorted(set(names)) == names
