@@ -128,6 +128,9 @@ def test_every_shared_broken_file_has_the_same_outcome() -> None:
 class FailingDisk(io.BytesIO):
     """A file whose disk gives out after its first bytes."""
 
+    def peek(self, size: int = 0, /) -> bytes:
+        return self.getvalue()[:size]
+
     def read1(self, size: int | None = -1, /) -> bytes:
         if self.tell():
             raise OSError(errno.EIO, "Input/output error")

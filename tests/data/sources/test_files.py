@@ -158,6 +158,19 @@ def test_bytes_of_a_table_are_text(tmp_path: Path) -> None:
     assert bad == {"invalid_utf8": 1}
 
 
+@pytest.mark.parametrize("name", ["a.csv", "a.csv.gz"])
+@pytest.mark.parametrize("mark", ["utf-16-le", "utf-16-be"])
+def test_a_csv_may_be_in_utf16(tmp_path: Path, name: str, mark: str) -> None:
+    """As databases and spreadsheets export it."""
+    data = '\ufefftext,l\r\n"one\nand \u010a",a\r\nhalf \ud83d,b\r\nzw\u00f6,c\r\n'.encode(mark, "surrogatepass")
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    rows, bad = read(tmp_path, label_column="l")
+    assert [(row["text"], row["label"]) for row in rows] == [("one\nand \u010a", "a"), ("zw\u00f6", "c")]
+    assert bad == {"invalid_utf8": 1}
+    with pytest.raises(DataError, match=r"has no column 'label'\. Its columns: text, l\."):
+        read(tmp_path, label_column="label")
+
+
 @pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
 def test_blanks_around_a_label_make_no_other_class(tmp_path: Path, kind: str) -> None:
     labels, path = ["cat", "cat ", "\tcat"], tmp_path / f"a.{kind}"

@@ -1,7 +1,6 @@
 """Rows of one file of each format. A new format is one function and one line in READERS."""
 
 import csv
-import io
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import PurePosixPath
@@ -11,7 +10,7 @@ import pyarrow.parquet as pq
 from raysl.data.extras import require
 from raysl.data.sources.base import BadRows, Row
 from raysl.data.sources.readers import tables, text, web
-from raysl.data.sources.readers.base import COMPRESSIONS, TABLES, UNREADABLE, Columns, Part, opened
+from raysl.data.sources.readers.base import COMPRESSIONS, TABLES, UNREADABLE, Columns, Part, csv_text, opened
 from raysl.data.sources.stores import arrow_file, raise_out_of_reach
 
 __all__ = [
@@ -81,7 +80,7 @@ def columns_of(path: str) -> list[str] | None:
             return list(pq.read_schema(arrow_file(path)).names)
         if format_of(path) == ".csv":
             with opened(path) as file:
-                return next(filter(None, csv.reader(io.TextIOWrapper(file, "utf-8-sig", newline=""))), None)
+                return next(filter(None, csv.reader(csv_text(file))), None)
     except UNREADABLE as error:
         raise_out_of_reach(path, error)
         return None

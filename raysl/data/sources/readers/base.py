@@ -1,5 +1,6 @@
 """What readers of all formats share: parts of files, opening them, what they need of the config."""
 
+import codecs
 import gzip
 import io
 import zlib
@@ -15,6 +16,7 @@ from raysl.data.sources.stores import open_bytes
 
 TABLES = (".jsonl", ".csv", ".parquet")
 """Formats of rows with columns."""
+UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 COMPRESSIONS = (".gz", ".zst")
 UNREADABLE = (OSError, EOFError, zlib.error, pa.ArrowException, CsvError, UnicodeDecodeError)
 """A UnicodeDecodeError is a damaged .parquet, whose names are no UTF-8."""
@@ -53,6 +55,13 @@ def opened(path: str) -> BinaryIO:
     if path.lower().endswith(".zst"):
         return cast(BinaryIO, io.BufferedReader(pa.CompressedInputStream(open_bytes(path), "zstd")))
     return open_bytes(path)
+
+
+def csv_text(file: BinaryIO, errors: str = "strict") -> io.TextIOWrapper:
+    """The lines of a .csv in UTF-8 or, where it is marked as such, in UTF-16, as other programs export it."""
+    if cast(io.BufferedReader, file).peek(2).startswith(UTF_16):
+        return io.TextIOWrapper(file, "utf-16", "surrogatepass", newline="")
+    return io.TextIOWrapper(file, "utf-8-sig", errors, newline="")
 
 
 def row_of(record: dict[str, Any], where: str, columns: Columns, bad: BadRows) -> Iterator[Row]:

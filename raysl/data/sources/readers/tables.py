@@ -1,7 +1,6 @@
 """Tables: one row is a document; columns or keys are named by the config."""
 
 import csv
-import io
 import json
 import sys
 from collections.abc import Iterator
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.parquet as pq
 
 from raysl.data.sources.base import INVALID_UTF8, BadRows, Row, records
-from raysl.data.sources.readers.base import Columns, Part, opened, row_of
+from raysl.data.sources.readers.base import Columns, Part, csv_text, opened, row_of
 from raysl.data.sources.stores import arrow_file
 
 if TYPE_CHECKING:
@@ -69,7 +68,7 @@ def csv_records(part: Part, bad: BadRows) -> Iterator[Record]:
     csv.field_size_limit(sys.maxsize)
     with opened(part.path) as file:
         # A wrong byte becomes a lone surrogate, so that one bad field does not end the file.
-        lines = _Lines(io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline=""))
+        lines = _Lines(csv_text(file, "surrogateescape"))
         reader = csv.reader(lines, strict=True)
         header = next(filter(None, reader), [])  # blank lines above it are no header
         for number, values in _csv_values(reader, lines):

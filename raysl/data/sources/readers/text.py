@@ -1,15 +1,13 @@
 """Plain text: a file, a paragraph or a line is a document."""
 
-import codecs
 import io
 import re
 from collections.abc import Iterator
 from typing import BinaryIO, cast
 
 from raysl.data.sources.base import INVALID_UTF8, BadRows, Row
-from raysl.data.sources.readers.base import Columns, Part, opened
+from raysl.data.sources.readers.base import UTF_16, Columns, Part, opened
 
-UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 PARAGRAPH = re.compile(r"\n[ \t\r]*\n\s*")
 
 
