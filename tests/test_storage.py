@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -133,3 +134,17 @@ def test_what_a_killed_removal_left_goes_with_the_next_one(tmp_path: Path, monke
     assert len(list(tmp_path.iterdir())) == 2
     storage.remove(tmp_path / "second")
     assert not list(tmp_path.iterdir())
+
+
+def test_files_of_a_folder_are_hashed_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a large corpus one after the other would take an hour, when all else is done."""
+    together = threading.Barrier(4, timeout=5)
+    for name in "abcd":
+        (tmp_path / name).write_text(name)
+
+    def hash_file(path: Path) -> str:
+        together.wait()
+        return path.name.upper()
+
+    monkeypatch.setattr(storage, "hash_file", hash_file)
+    assert storage.hash_folder(tmp_path) == {"a": "A", "b": "B", "c": "C", "d": "D"}

@@ -6,6 +6,7 @@ Plain Python, in memory: what comes back from a service between two updates is s
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pyarrow as pa
@@ -13,8 +14,9 @@ import pyarrow as pa
 from raysl.catalog import FILTERS, SOURCES
 from raysl.config import PluginConfig
 from raysl.data.config import PrepareConfig
+from raysl.data.decontaminate import Contaminated, write_ngrams
 from raysl.data.dedup import deduplicate_against
-from raysl.data.filters import run_filters
+from raysl.data.filters import Filter, run_filters
 from raysl.data.redact import redact_column
 from raysl.data.sources import BadRows, Source
 from raysl.data.text import normalize_column
@@ -46,7 +48,7 @@ def as_prepared(texts: pa.ChunkedArray, config: PrepareConfig) -> pa.Array:
 
 
 def prepare_additions(rows: pa.Table, known: pa.Table, index_folder: Path, config: PrepareConfig) -> Additions:
-    """Keeps the rows that have a label, pass the filters and are near no kept document.
+    """Keeps the rows that have a label, pass the filters of `prepare` (evaluation sets too) and are near no kept document.
 
     Kept documents are those of the index and the rows of `known`, which were added since. Ids of `rows` are unique.
     """
@@ -56,7 +58,8 @@ def prepare_additions(rows: pa.Table, known: pa.Table, index_folder: Path, confi
     filled = np.array([bool(text) for text in rows[TEXT].to_pylist()], np.bool_)
     dropped = Counter({EMPTY: int((~filled).sum()), NO_LABEL: int((filled & ~named).sum())})
     rows = rows.filter(pa.array(named & filled))
-    found = run_filters([FILTERS.load(one.type)(one) for one in config.filters], rows)
+    with TemporaryDirectory() as folder:
+        found = run_filters(_filters(config, Path(folder) / "evaluation.npy"), rows)
     dropped.update(reason for reason in found.reasons if reason is not None)
     rows = found.batch.filter(pa.array(found.passed))
     if len(rows):
@@ -69,3 +72,12 @@ def prepare_additions(rows: pa.Table, known: pa.Table, index_folder: Path, confi
         dropped.update(gone)
         rows = unique.kept.filter(pa.array([name in late for name in unique.kept[ID].to_pylist()], pa.bool_()))
     return Additions(rows, {reason: count for reason, count in dropped.items() if count})
+
+
+def _filters(config: PrepareConfig, evaluation: Path) -> list[Filter]:
+    """Those that `prepare` applies; hashes of the evaluation set, where there is one, are written to `evaluation`."""
+    filters: list[Filter] = [FILTERS.load(one.type)(one) for one in config.filters]
+    if config.decontaminate is not None:
+        write_ngrams(config.decontaminate, config.partition_mb, evaluation, config.redact)
+        filters.append(Contaminated(config.decontaminate, evaluation))
+    return filters

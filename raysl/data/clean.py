@@ -126,14 +126,14 @@ def removed_rows(ids: Sequence[str], reasons: Sequence[str], kept_ids: Sequence[
 
 def read_texts(unit: Path, rows: NDArray[np.int64]) -> pa.ChunkedArray:
     """Texts of some rows of a clean unit, which stand in their order there."""
-    return texts_at(pq.read_table(unit / ROWS, columns=[TEXT])[TEXT], rows)
+    return values_at(pq.read_table(unit / ROWS, columns=[TEXT])[TEXT], rows)
 
 
-def texts_at(texts: pa.ChunkedArray, rows: NDArray[np.int64]) -> pa.ChunkedArray:
-    """In one chunk while 2 GiB hold them. A `take` would join all texts into one array before, which 2 GiB bound."""
-    mask = np.zeros(len(texts), np.bool_)
+def values_at(column: pa.ChunkedArray, rows: NDArray[np.int64]) -> pa.ChunkedArray:
+    """Some values of a column, in its order; in one chunk while 2 GiB hold them. A `take` would join all values before."""
+    mask = np.zeros(len(column), np.bool_)
     mask[rows] = True
-    return pa.table({TEXT: texts.filter(pa.array(mask))}).combine_chunks()[TEXT]
+    return pa.table([column.filter(pa.array(mask))], names=["values"]).combine_chunks()["values"]
 
 
 def read_stats(folder: Path) -> dict[str, Any]:

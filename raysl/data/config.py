@@ -162,6 +162,10 @@ class TimeSplitConfig(Config):
             raise ValueError(f"validation + test must stay below 1, got {self.validation + self.test}")
         if self.cuts and self.cuts[0] > self.cuts[1]:
             raise ValueError(f"test_from must not lie before validation_from, got {self.test_from}")
+        fields = type(self).model_fields
+        shares = [name for name in ("validation", "test") if getattr(self, name) != fields[name].default]
+        if self.cuts and shares:
+            raise ValueError(f"the cuts are given as times, so {' and '.join(shares)} would have no effect; leave it out")
         return self
 
     @property

@@ -27,7 +27,7 @@ ROWS = "rows.arrow"
 HASH = "hash"
 TOO_SMALL, ASPECT, BLANK, BLURRED = "too_small", "aspect", "blank", "blurred"
 BATCH, BATCH_BYTES = 128, 64_000_000
-"""Pictures that are held in memory at a time, and their bytes as they were found."""
+"""Pictures that are held in memory at a time, and their bytes as they are stored."""
 HASH_SIDE, SHARPNESS_SIDE = 64, 256
 """Pixels at which a picture is decoded at least, to be hashed and to be judged for blur."""
 
@@ -140,10 +140,11 @@ class UnitWriter:
         self._labels.append(label)
         self._digests.append(digest(picture))
         fitted = images.fitted(picture.image, self.settings.size, self.settings.resize)
-        self._rows.append(data if self.settings.store == "encoded" else np.asarray(fitted))
+        row = data if self.settings.store == "encoded" else np.asarray(fitted)
+        self._rows.append(row)
         self._squares.append(image_hash.grey_square(picture.image))
         self.count += 1
-        self._num_bytes += len(data)
+        self._num_bytes += len(row) if isinstance(row, bytes) else row.nbytes
         if len(self._rows) == BATCH or self._num_bytes > BATCH_BYTES:
             self._flush()
 

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raysl import storage
+from raysl.data.clean import values_at
 from raysl.data.config import ImagesConfig
 from raysl.data.decode import Decoding, write_encoded
 from raysl.data.dedup import ROW
@@ -23,6 +24,13 @@ SHARD_BYTES = 64_000_000
 """Pixels of one shard, at most."""
 SHARDS_PER_UNIT = 1000
 """Shards are numbered unit * 1000 + place, so that their order is that of the source."""
+
+
+def shard_name(unit: int, place: int) -> str:
+    """Names in the order of units and places. A row group may hold more pictures than fit the shards with a number."""
+    numbered, rest = min(place, SHARDS_PER_UNIT - 1), place - SHARDS_PER_UNIT
+    more = f"_{rest:06d}" if rest >= 0 else ""  # behind the dot, which ends the last name with a number
+    return f"shard-{unit * SHARDS_PER_UNIT + numbered:08d}{more}.arrow"
 
 
 def format_of(settings: ImagesConfig) -> PixelFormat:
@@ -58,8 +66,8 @@ class PixelWriter:
         step = max(SHARD_BYTES // form.row_bytes, 1)
         for place, start in enumerate(range(0, len(own), step)):
             chosen = own.slice(start, step)
-            taken = mapped(unit / ROWS)[0].take(chosen[ROW]).combine_chunks()
-            name = f"shard-{number * SHARDS_PER_UNIT + place:08d}.arrow"
+            taken = values_at(mapped(unit / ROWS)[0], chosen[ROW].to_numpy()).combine_chunks()
+            name = shard_name(number, place)
             ids, labels = chosen[ID].to_pylist(), chosen[LABEL].to_pylist()
             if self.settings.store == "encoded":
                 path = self.folder / ENCODED / split / name

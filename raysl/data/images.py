@@ -103,7 +103,7 @@ def _orientation(image: Image.Image) -> int:
 
 def _plain(image: Image.Image, mode: str) -> Image.Image:
     """The picture in `mode`."""
-    if image.mode == mode:
+    if image.mode == mode and not image.has_transparency_data:
         return image
     if image.mode.startswith("I;16"):  # Pillow itself cuts all values above 255
         image = Image.fromarray((np.asarray(image).astype(np.uint32) * 255 // 65535).astype(np.uint8))
@@ -116,9 +116,10 @@ def _plain(image: Image.Image, mode: str) -> Image.Image:
 
 
 def _stretched(values: npt.NDArray[np.float64]) -> Pixels:
-    """32-bit values have no white of their own: the darkest becomes 0, the brightest 255."""
-    values = np.nan_to_num(values)
-    low, high = float(values.min()), float(values.max())
+    """32-bit values have no white of their own: the darkest becomes 0, the brightest 255. NaN says nothing and is dark."""
+    finite = values[np.isfinite(values)]
+    low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 0.0)
+    values = np.nan_to_num(values, nan=low, posinf=high, neginf=low)
     return ((values - low) * (255 / (high - low) if high > low else 0)).astype(np.uint8)
 
 

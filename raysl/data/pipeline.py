@@ -44,6 +44,7 @@ def prepare(config: RunConfig, redo: bool = False) -> Manifest:
     manifest = stage.done()
     recipe_class = load_recipe(config.prepare.source.modality)
     if manifest is not None and not redo:
+        storage.remove(stage.folder / WORK)  # of a run that was killed between its last two steps
         say(f"prepare: done already, {manifest.counts['kept']:,} {recipe_class.rows_name} in {stage.folder}")
         _copy(config.prepare.copy_to, stage.folder, manifest)
         return manifest

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raysl.data.sources.conditions import as_numbers
+from raysl.data.sources.conditions import as_numbers, as_texts
 
 UNITS = {"s": 1_000_000.0, "ms": 1_000.0, "us": 1.0, "ns": 0.001}
 """Microseconds in one unit of a number."""
@@ -23,7 +23,10 @@ def as_microseconds(column: pa.ChunkedArray, form: str) -> pa.ChunkedArray:
     `form` is `iso` (timestamps, dates, ISO 8601 text), a unit (numbers since 1970), or a pattern of strptime.
     """
     kind = column.type
-    if form in UNITS and not pa.types.is_temporal(kind):
+    if form not in (ISO, *UNITS) and (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
+        column = as_texts(column)  # 20240131
+        kind = column.type
+    if form in UNITS and not (pa.types.is_temporal(kind) or pa.types.is_nested(kind)):
         scaled = pc.multiply(as_numbers(column), UNITS[form])
         known = pc.if_else(pc.is_finite(scaled), scaled, None)
         micros = pc.cast(pc.if_else(pc.less(pc.abs(known), 2.0**62), known, None), pa.int64(), safe=False)
@@ -44,7 +47,7 @@ def _iso(column: pa.ChunkedArray) -> pa.ChunkedArray:
     try:
         return pc.cast(pc.cast(column, pa.timestamp("us")), pa.int64())
     except pa.ArrowInvalid:  # zones, or text that is no time
-        return _each(column, datetime.fromisoformat)
+        return _each(column, lambda text: datetime.fromisoformat(text.removesuffix(" UTC")))  # as BigQuery writes it
 
 
 def _each(column: pa.ChunkedArray, parse: Parse) -> pa.ChunkedArray:

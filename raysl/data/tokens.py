@@ -48,6 +48,8 @@ MARK = "\u2581"
 """Begins every word while the pieces of a WordPiece vocabulary are found."""
 MAX_ALPHABET = 1000
 """Characters of a WordPiece vocabulary at most, the most frequent ones; others are unknown."""
+MOST_TOKENS = 2**31 - 1
+"""Of one shard: Arrow counts them in 32 bits."""
 LONG, PIECE = 1_000_000, 100_000
 """Characters above which a document is drawn piece by piece to train on, and those of a piece."""
 
@@ -235,13 +237,18 @@ def title_tokens(texts: Sequence[str], titled: Sequence[bool], tokens: pa.ListAr
 
 
 def tokenize(texts: Sequence[str], tokenizer: "Tokenizer") -> pa.ListArray:
-    """Token ids of each text with [SEP] behind them, as one Arrow list column.
+    """Token ids of each text with [SEP] behind them, as one Arrow list column. DataError for more than it can hold.
 
     The fast call leaves out where in the text each token stands, which nobody asks for here: same ids, in about 0.6 of the
     time that `encode_batch` takes.
     """
     encoded = tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
     rows = [np.array([*one.ids, SEPARATOR], np.int32) for one in encoded]
-    offsets = np.cumsum([0, *(len(row) for row in rows)], dtype=np.int32)
+    offsets = np.cumsum([0, *(len(row) for row in rows)])
+    if offsets[-1] > MOST_TOKENS:
+        raise DataError(
+            f"{offsets[-1]:,} tokens come from one file or row group, and a shard holds {MOST_TOKENS:,} at most. Store that "
+            "file as several smaller ones; only plain .jsonl and row groups of .parquet are divided."
+        )
     values = np.concatenate(rows) if rows else np.zeros(0, np.int32)
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values))
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(values))

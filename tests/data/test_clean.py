@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raysl.data.clean import ROWS, Cleaner, texts_at
+from raysl.data.clean import ROWS, Cleaner, values_at
 from raysl.data.config import PrepareConfig
 from raysl.data.dedup import PLAN
 from raysl.data.prints import PrintSettings
@@ -60,10 +60,10 @@ def test_texts_of_more_than_one_array_can_hold_are_chosen() -> None:
     texts = pa.chunked_array([pa.StringArray.from_buffers(3, offsets, data)] * 3)
     with pytest.raises(pa.ArrowInvalid, match="offset overflow"):
         texts.take(pa.array([0]))
-    assert texts_at(texts, np.array([0, 2, 3, 8])).to_pylist() == ["\0"] * 4
+    assert values_at(texts, np.array([0, 2, 3, 8])).to_pylist() == ["\0"] * 4
 
 
 def test_chosen_texts_are_one_array_where_it_holds_them() -> None:
-    texts = texts_at(pa.chunked_array([["a", "b"], ["c"], ["d"]]), np.array([1, 2]))
+    texts = values_at(pa.chunked_array([["a", "b"], ["c"], ["d"]]), np.array([1, 2]))
     assert texts.num_chunks == 1
     assert texts.to_pylist() == ["b", "c"]

@@ -7,14 +7,17 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from raysl.data.additions import prepare_additions
 from raysl.data.clean import Cleaner
 from raysl.data.config import DecontaminateConfig, PrepareConfig, RedactConfig
 from raysl.data.decontaminate import Contaminated, ngrams, write_ngrams
+from raysl.data.dedup import write_index_settings
 from raysl.data.prints import PrintSettings
 from raysl.data.redact import redact_column
 from raysl.data.steps import Step
 from raysl.data.text_recipe import TextRecipe, evaluation_read
 from raysl.errors import DataError
+from raysl.schema import RAW_DOCUMENT
 
 WORDS = [f"w{number}" for number in range(40)]
 QUESTION = " ".join(WORDS[:20])
@@ -98,3 +101,12 @@ def test_a_clean_unit_counts_what_goes(tmp_path: Path) -> None:
     assert stats["dropped"] == {"contaminated": 1}
     assert stats["redacted"] == {"email": 1}
     assert [name for _, name, _ in stats["examples"]["contaminated"]] == ["corpus.jsonl:0"]
+
+
+def test_rows_that_come_later_are_compared_too(tmp_path: Path) -> None:
+    """`raysl update` trains on them, and the evaluation set is what it is judged by."""
+    config = PrepareConfig(source={"type": "files", "path": "x"}, decontaminate=evaluation(tmp_path, QUESTION))
+    write_index_settings(tmp_path / "index", PrintSettings.of(config.deduplicate))
+    rows = pa.table([["a", "b"], [f"so {QUESTION} it was", "another text"], ["x", "y"]], schema=RAW_DOCUMENT)
+    found = prepare_additions(rows, RAW_DOCUMENT.empty_table(), tmp_path / "index", config)
+    assert (found.rows["id"].to_pylist(), found.dropped) == (["b"], {"contaminated": 1})

@@ -77,6 +77,24 @@ def test_32_bits_are_stretched_to_8() -> None:
     assert (int(values.min()), int(values.max())) == (0, 255)
 
 
+def test_values_that_are_no_numbers_leave_the_others_of_32_bits_as_they_are() -> None:
+    """Sensors and maps mark by them what was not measured."""
+    values = np.array([[1000, 1127, np.nan], [1255, np.inf, -np.inf]], np.float32)
+    found = decode(saved(Image.fromarray(values), "TIFF"), 1, 8, 100).image
+    assert np.asarray(found).tolist() == [[0, 127, 0], [255, 255, 0]]
+    nothing = decode(saved(Image.fromarray(np.full((2, 2), np.nan, np.float32)), "TIFF"), 1, 8, 100).image
+    assert np.asarray(nothing).tolist() == [[0, 0], [0, 0]]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_transparent_colour_is_laid_on_white_in_any_mode(channels: int) -> None:
+    grey = Image.new("L", (2, 1), 7)
+    grey.putpixel((1, 0), 100)
+    for image, colour in ((grey, 7), (grey.convert("RGB"), (7, 7, 7))):
+        found = np.asarray(decode(saved(image, "PNG", transparency=colour), channels, 8, 100).image)
+        assert found.reshape(2, channels)[:, 0].tolist() == [255, 100]
+
+
 def test_transparency_is_laid_on_white() -> None:
     clear = Image.new("RGBA", (8, 8), (255, 0, 0, 0))
     clear.paste((0, 0, 255, 255), (0, 0, 4, 8))

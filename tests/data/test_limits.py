@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from raysl.catalog import SOURCES
-from raysl.data.pipeline import stage_of
+from raysl.data.pipeline import prepare, stage_of
+from raysl.data.steps import WORK
 from raysl.run import claim_folder
 from raysl.run_config import RunConfig
 from raysl.stage import Stage
@@ -44,3 +45,13 @@ def test_limits_at_their_defaults_leave_the_mark_that_they_always_left(tmp_path:
     config = make_config(tmp_path)
     assert stage(config).config == {"seed": config.seed, "prepare": config.prepare.model_dump(mode="json")}
     assert stage(config).limits == {("prepare", "max_bad_share"): 0.5, ("prepare", "deduplicate", "max_task_mb"): 1000.0}
+
+
+def test_work_that_a_kill_left_beside_a_finished_stage_goes(tmp_path: Path) -> None:
+    """It is larger than the outputs, and nobody would look for it."""
+    config = make_config(tmp_path)
+    made = stage(config)
+    (made.begin() / WORK / "clean-00000").mkdir(parents=True)
+    made.finish({"kept": 7}, {}, {})
+    assert prepare(config).counts == {"kept": 7}
+    assert not (made.folder / WORK).exists()

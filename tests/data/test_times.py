@@ -1,6 +1,7 @@
 """Times in tables, whatever they are written as."""
 
 from datetime import UTC, date, datetime
+from decimal import Decimal
 
 import pyarrow as pa
 import pytest
@@ -19,11 +20,16 @@ MICROS = 1_291_191_960_500_000
         (pa.array([date(2010, 12, 1)]), "iso", [1_291_161_600_000_000]),
         (pa.array(["2010-12-01 08:26:00.5", "2010-12-01"]), "iso", [MICROS, 1_291_161_600_000_000]),
         (pa.array(["2010-12-01T09:26:00.5+01:00", "yesterday", None]), "iso", [MICROS, None, None]),
+        (pa.array(["2010-12-01 08:26:00.500000 UTC", "2010-12-01 08:26:00.5+00", "UTC"]), "iso", [MICROS, MICROS, None]),
         (pa.array([1_291_191_960.5, float("nan"), float("inf"), 1e18]), "s", [MICROS, None, None, None]),
         (pa.array([1_291_191_960_500]), "ms", [MICROS]),
         (pa.array(["1291191960500000", "soon"]), "us", [MICROS, None]),
         (pa.array([1_291_191_960_500_000_000]), "ns", [MICROS]),
         (pa.array(["01/12/2010 8:26", "2010-12-01"]), "%d/%m/%Y %H:%M", [MICROS - 500_000, None]),
+        (pa.array([20101201, 7]), "%Y%m%d", [1_291_161_600_000_000, None]),
+        (pa.array([20101201.0, None]), "%Y%m%d", [1_291_161_600_000_000, None]),
+        (pa.array([Decimal(20101201), None]), "%Y%m%d", [1_291_161_600_000_000, None]),
+        (pa.array([[1], [2]]), "s", [None, None]),
         (pa.array([12, 13]), "iso", [None, None]),
         (pa.array([True]), "iso", [None]),
     ],

@@ -125,3 +125,13 @@ def test_each_document_ends_with_a_separator() -> None:
     assert rows.type.value_type == "int32"
     assert rows.to_pylist() == [[*tokenizer.encode("bada").ids, 3], [3], [*tokenizer.encode("dele").ids, 3]]
     assert len(tokenize([], tokenizer)) == 0
+
+
+def test_more_tokens_than_a_shard_can_count_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = train_tokenizer(iter(corpus()), TokenizerConfig(vocab_size=400))
+    monkeypatch.setattr(tokens, "MOST_TOKENS", 3)
+    assert len(tokenize(["", "", ""], tokenizer)) == 3
+    with pytest.raises(
+        DataError, match=r"4 tokens come from one file or row group, and a shard holds 3 at most\. Store that"
+    ):
+        tokenize([""] * 4, tokenizer)

@@ -1,6 +1,7 @@
 """Documents with words of a list, such as the one that C4 leaves pages out by (Raffel et al., 2020, section 2.2)."""
 
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import ClassVar
@@ -72,4 +73,5 @@ def phrases(config: WordListConfig) -> Iterable[tuple[str, ...]]:
     if config.path is not None:
         lines = Path(config.path).read_text(encoding="utf-8-sig").splitlines()
         listed += [line for line in lines if not line.startswith("#")]
-    return [tuple(found) for entry in listed if (found := WORD.findall(entry.lower()))]
+    composed = (unicodedata.normalize("NFC", entry) for entry in listed)  # as texts are by then
+    return [tuple(found) for entry in composed if (found := WORD.findall(entry.lower()))]

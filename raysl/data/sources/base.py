@@ -18,7 +18,9 @@ Partition = list[Item]
 Row = tuple[str, str, str | None]
 """id, text, label."""
 
-ROWS_PER_TABLE = 4096
+ROWS_PER_TABLE, CHARS_PER_TABLE = 4096, 200_000_000
+"""What ends a table: Arrow's text columns hold 2 GiB, and a row may be a book."""
+INVALID_UTF8 = "invalid_utf8"
 
 
 class BadRows:
@@ -64,13 +66,15 @@ class Source:
         return 0.0
 
     def read(self, partition: Partition, bad: BadRows) -> Iterator[pa.Table]:
-        """Yields tables of schema.RAW_DOCUMENT; memory is bounded by the largest few thousand rows."""
+        """Yields tables of schema.RAW_DOCUMENT: 4,096 rows or about 200 million characters each."""
         rows: list[Row] = []
+        num_chars = 0
         for row in self.rows(partition, bad):
             rows.append(row)
-            if len(rows) == ROWS_PER_TABLE:
+            num_chars += len(row[1])
+            if len(rows) == ROWS_PER_TABLE or num_chars >= CHARS_PER_TABLE:
                 yield as_table(rows, bad)
-                rows = []
+                rows, num_chars = [], 0
         if rows:
             yield as_table(rows, bad)
 
@@ -128,14 +132,32 @@ def plain(name: str) -> str:
     return name.encode("utf-8", "replace").decode("utf-8")
 
 
+def records(batch: pa.RecordBatch) -> list[dict[str, Any] | None]:
+    """The rows of a .parquet; None for one with text that is no UTF-8, which those who write such files need not check."""
+    try:
+        return list(batch.to_pylist())
+    except UnicodeDecodeError:
+        return [_record(batch.slice(row, 1)) for row in range(len(batch))]
+
+
+def _record(row: pa.RecordBatch) -> dict[str, Any] | None:
+    try:
+        return dict(row.to_pylist()[0])
+    except UnicodeDecodeError:
+        return None
+
+
 def as_text(value: Any) -> str | None:
-    """What a table says, as text: 17850.0 is 17850; None where it says nothing (null, NaN, blank)."""
+    """What a table says, without blanks around it: 17850.0 is 17850; None for null, NaN, blanks, bytes that are no UTF-8."""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     if value is None or value != value:  # only NaN is not itself
         return None
-    text = str(value)
-    return text if text.strip() else None
+    try:
+        text = value.decode() if isinstance(value, bytes) else str(value)
+    except UnicodeDecodeError:
+        return None
+    return text.strip() or None
 
 
 def missing(path: str, allowed: str) -> DataError:

@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 from pydantic import Field, field_validator, model_validator
 
 from raysl.config import Config
+from raysl.data.sources.base import as_text
 from raysl.errors import DataError
 
 NUMBERS: dict[str, Callable[[Any, Any], Any]] = {
@@ -58,26 +59,34 @@ class ConditionConfig(Config):
 
 
 def holds(condition: ConditionConfig, column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """For each value of the column whether it passes; no nulls. Raises DataError for a column of lists or records."""
-    if pa.types.is_nested(column.type):
+    """For each value of the column whether it passes; no nulls. Raises DataError for values that it cannot test."""
+    try:
+        if pa.types.is_nested(column.type):
+            raise pa.ArrowNotImplementedError
+        return _passed(condition, column)
+    except pa.ArrowNotImplementedError as error:
         raise DataError(
-            f"where: the column '{condition.column}' holds {column.type}, which no condition can test. "
+            f"where: the column '{condition.column}' holds {column.type}, which this condition cannot test. "
             "Name a column of numbers or text."
-        )
+        ) from error
+
+
+def _passed(condition: ConditionConfig, column: pa.ChunkedArray) -> pa.ChunkedArray:
     found = [
         test(as_numbers(column), getattr(condition, name))
         for name, test in NUMBERS.items()
         if getattr(condition, name) is not None
     ]
-    text = pc.cast(column, pa.string()) if condition.one_of or condition.none_of else column
+    of_text = (condition.one_of, condition.none_of, condition.matches, condition.not_matches)
+    text = column if all(test in (None, ()) for test in of_text) else as_texts(column)
     if condition.one_of:
         found.append(pc.is_in(text, pa.array(condition.one_of)))
     if condition.none_of:
         found.append(pc.and_(pc.is_valid(text), pc.invert(pc.is_in(text, pa.array(condition.none_of)))))
     if condition.matches is not None:
-        found.append(pc.match_substring_regex(pc.cast(column, pa.string()), condition.matches))
+        found.append(pc.match_substring_regex(text, condition.matches))
     if condition.not_matches is not None:
-        found.append(pc.invert(pc.match_substring_regex(pc.cast(column, pa.string()), condition.not_matches)))
+        found.append(pc.invert(pc.match_substring_regex(text, condition.not_matches)))
     passed = found[0]
     for one in found[1:]:
         passed = pc.and_kleene(passed, one)
@@ -91,6 +100,16 @@ def as_numbers(column: pa.ChunkedArray) -> pa.ChunkedArray:
     except pa.ArrowInvalid:
         values = [_number(text) for text in column.to_pylist()]
         return pa.chunked_array([pa.array(values, pa.float64())])
+
+
+def as_texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Values as text, whole numbers without a point or an exponent: 1e10 is 10000000000, as in other formats."""
+    if not pa.types.is_floating(column.type):
+        return pc.cast(column, pa.string())
+    try:
+        return pc.cast(pc.cast(column, pa.int64()), pa.string())
+    except pa.ArrowInvalid:  # some are not whole
+        return pa.chunked_array([pa.array([as_text(value) for value in column.to_pylist()], pa.string())])
 
 
 def _number(text: str | None) -> float | None:

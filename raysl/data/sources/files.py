@@ -10,7 +10,12 @@ from raysl.data.sources import readers, stores
 from raysl.data.sources.base import BadRows, Item, Partition, Row, Source, files_fingerprint, missing, packed, plain
 from raysl.data.sources.stores import StoredFile
 from raysl.errors import DataError
+from raysl.progress import say
 
+MOST_HELD = 2_000_000_000
+"""Bytes of text that a task reads without a word to the user: it takes some three times as much memory."""
+LOOKED_AT = 100
+"""Rows of the first .jsonl in which the columns are looked for."""
 COMPRESSED_TEXT_RATIO = 3
 """Text shrinks to about a third; only used to size partitions."""
 
@@ -42,6 +47,8 @@ class StoredFiles(Source):
     """
 
     formats: ClassVar[Sequence[str]] = readers.FORMATS
+    held: ClassVar[bool] = False
+    """Whether a task holds in memory all that it reads of a file."""
 
     def columns(self) -> dict[str, str]:
         """Key of the config -> the column it names; a table has to have all of them."""
@@ -59,10 +66,19 @@ class StoredFiles(Source):
         """Raises DataError for a table that cannot be got at: how it is cut is not known."""
         files = self._files()
         readers.check_installed(readers.format_of(file.path) for file in files)
-        for file in files:
+        self._tell_of_absent_keys(files)
+
+        def divided(file: StoredFile) -> list[tuple[Item, int]]:
             self._check_columns(file.path)
-        sized = (entry for file in files for entry in _items(file, int(partition_mb * 1e6)))
-        return packed(sized, partition_mb * 1e6)
+            found = list(_items(file, int(partition_mb * 1e6)))
+            if self.held and (largest := max((size for _, size in found), default=0)) > MOST_HELD:
+                say(
+                    f"One task reads about {largest / 1e9:.1f} GB of {file.path} and holds it in memory: only plain .jsonl "
+                    "and row groups of .parquet are divided. Store it as several files where that is too much."
+                )
+            return found
+
+        return packed((entry for entries in stores.looked_at(divided, files) for entry in entries), partition_mb * 1e6)
 
     def fingerprint(self) -> str:
         return files_fingerprint((file.name, file.size, file.time_ns) for file in self._files())
@@ -70,7 +86,9 @@ class StoredFiles(Source):
     def _files(self) -> list[StoredFile]:
         path = self.config.path
         found = stores.find(path)
-        known = [file for file in found if readers.format_of(file.path) in self.formats]
+        known = [
+            file for file in found if readers.format_of(file.path) in self.formats and readers.is_wanted(file.path, path)
+        ]
         if not known:
             raise missing(path, f"{', '.join(self.formats)}, also with {' or '.join(readers.COMPRESSIONS)}")
         return known
@@ -85,12 +103,21 @@ class StoredFiles(Source):
                 f"{path} has no column '{name}'. Its columns: {', '.join(columns) or 'none'}. Set prepare.source.{key}."
             )
 
+    def _tell_of_absent_keys(self, files: Sequence[StoredFile]) -> None:
+        """Rows of .jsonl may lack a key; one that all lack is misspelt: labels would silently be none."""
+        path = next((file.path for file in files if readers.format_of(file.path) == ".jsonl"), None)
+        keys = readers.first_keys(path, LOOKED_AT) if path is not None else []
+        absent = [(key, name) for key, name in self.columns().items() if keys and name not in keys]
+        for key, name in absent:
+            say(f"The first {LOOKED_AT} rows of {path} have no '{name}' (source.{key}). They have: {', '.join(keys[:30])}.")
+
 
 class Files(StoredFiles):
     """Reads what it can: a row or file that is broken is counted under a reason, the rest goes through."""
 
     Config: ClassVar[type[PluginConfig]] = FilesConfig
     config: FilesConfig
+    held = True
 
     def columns(self) -> dict[str, str]:
         named = {key: getattr(self.config, key) for key in ("text_column", "title_column", "label_column", "id_column")}
@@ -107,9 +134,10 @@ def _text_bytes(file: StoredFile) -> int:
 
 def _items(file: StoredFile, num_bytes: int) -> Iterator[tuple[Item, int]]:
     name, size = file.name, file.size
-    if readers.format_of(file.path) == ".parquet":
+    form = readers.format_of(file.path)
+    if form == ".parquet":
         yield from _row_groups(file)
-    elif name.lower().endswith(".jsonl"):
+    elif form == ".jsonl" and not name.lower().endswith(readers.COMPRESSIONS):
         for start in range(0, max(size, 1), num_bytes):
             yield (name, start, min(start + num_bytes, size)), min(num_bytes, size - start)
     else:

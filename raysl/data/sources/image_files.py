@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raysl.data.images import SUFFIXES
-from raysl.data.sources.base import BadRows, as_text, plain
+from raysl.data.sources.base import INVALID_UTF8, BadRows, as_text, plain, records
 from raysl.data.sources.image_source import ImageRow
 from raysl.data.sources.stores import arrow_file, open_bytes, raise_out_of_reach, stamp
 
@@ -261,8 +261,11 @@ def _parquet(path: str, name: str, start: int, stop: int, columns: Columns, bad:
     groups = range(start, file.num_row_groups if stop < 0 else stop)
     number = sum(file.metadata.row_group(group).num_rows for group in range(start))
     for batch in file.iter_batches(batch_size=64, row_groups=list(groups), columns=wanted):
-        for record in batch.to_pylist():
-            yield from _record(record, f"{plain(name)}:{number}", columns, bad)
+        for record in records(batch):
+            if record is None:
+                bad.add(INVALID_UTF8, f"{name}:{number}")
+            else:
+                yield from _record(record, f"{plain(name)}:{number}", columns, bad)
             number += 1
 
 

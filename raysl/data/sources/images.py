@@ -40,10 +40,11 @@ class Images(ImageSource):
     config: ImagesConfig
 
     def partitions(self, partition_mb: float) -> list[Partition]:
-        files = self._files()
-        for file in files:
+        def divided(file: StoredFile) -> list[tuple[Item, int]]:
             self._check_columns(file.path)
-        sized = (entry for file in files for entry in _items(file, int(partition_mb * 1e6)))
+            return list(_items(file, int(partition_mb * 1e6)))
+
+        sized = (entry for entries in stores.looked_at(divided, self._files()) for entry in entries)
         return [part for whole in packed(sized, partition_mb * 1e6) for part in _cut(whole)]
 
     def fingerprint(self) -> str:

@@ -11,12 +11,13 @@ from pydantic import Field, field_validator
 from raysl.config import AnyPath, PluginConfig
 from raysl.data import times
 from raysl.data.filters.base import Examples
-from raysl.data.sources.base import BadRows, Partition
-from raysl.data.sources.conditions import ConditionConfig, holds
+from raysl.data.sources.base import BadRows, Partition, as_text
+from raysl.data.sources.conditions import ConditionConfig, as_texts, holds
 from raysl.data.sources.files import StoredFiles
 from raysl.data.sources.readers.columns import FORMATS, PLACE, read_columns
 from raysl.schema import EVENT, ID, ITEM, SPECIAL_TOKENS, TEXT, TIME, USER
 
+BYTES = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary)
 Test = tuple[str, Counter[str], pa.ChunkedArray]
 """A reason, where it is counted, and which rows pass."""
 
@@ -131,21 +132,29 @@ class Interactions(StoredFiles):
 def _without_blanks(table: pa.Table) -> pa.Table:
     """Text without blanks around it; where nothing is left, null: a blank cell of .csv is a missing value, as NaN is."""
     for place, field in enumerate(table.schema):
-        kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+        values = _decoded(table[field.name])
+        kind = values.type.value_type if pa.types.is_dictionary(values.type) else values.type
         if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-            text = pc.utf8_trim_whitespace(pc.cast(table[field.name], pa.string()))
+            text = pc.utf8_trim_whitespace(pc.cast(values, pa.string()))
             table = table.set_column(place, field.name, pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text))
-        elif pa.types.is_floating(field.type):
-            values = table[field.name]
-            table = table.set_column(place, field.name, pc.if_else(pc.is_nan(values), pa.scalar(None, field.type), values))
+        elif pa.types.is_floating(kind):
+            table = table.set_column(place, field.name, pc.if_else(pc.is_nan(values), pa.scalar(None, kind), values))
     return table
+
+
+def _decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Bytes and UUIDs as text; null for bytes that are no UTF-8."""
+    kind = column.type
+    if any(is_bytes(kind) for is_bytes in BYTES) or isinstance(kind, pa.UuidType):
+        return pa.chunked_array([pa.array([as_text(value) for value in column.to_pylist()], pa.string())])
+    return column
 
 
 def _text(table: pa.Table, column: str | None) -> pa.ChunkedArray:
     """The column as text; null where it says nothing that a text could say."""
     if column is None or pa.types.is_nested(table[column].type):
         return pa.chunked_array([pa.nulls(len(table), pa.string())])
-    return pc.cast(table[column], pa.string())
+    return as_texts(table[column])
 
 
 def described(events: pa.Table) -> pa.ChunkedArray:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raysl.data.sources import BadRows, Files
+from raysl.data.sources import BadRows, Files, base, files
 from raysl.data.sources.readers import Part, tables
 from raysl.data.sources.readers.columns import read_columns
 from raysl.errors import DataError
@@ -66,6 +66,22 @@ def test_a_suffix_may_be_in_capitals(tmp_path: Path) -> None:
     assert [row["text"] for row in small[0]] == [row["text"] for row in large[0]]
 
 
+def test_lines_of_json_may_have_another_suffix_where_the_path_has_it_too(tmp_path: Path) -> None:
+    """As C4 and others are published; in a folder such files are left alone, as they may say something about the data."""
+    rows = "".join(json.dumps({"text": f"text {n}"}) + "\n" for n in range(50))
+    (tmp_path / "a.jsonl").write_text('{"text": "row"}')
+    (tmp_path / "b.json").write_text(rows)
+    (tmp_path / "c.JSON.GZ").write_bytes(gzip.compress(rows.encode()))
+    (tmp_path / "d.ndjson").write_text(rows)
+    assert [row["text"] for row in read(tmp_path)[0]] == ["row"]
+    assert [row["text"] for row in read(f"{tmp_path}/*")[0]] == ["row"]
+    for path, count in (("b.json", 50), ("*.json", 50), ("*.JSON.GZ", 50), ("*.ndjson", 50)):
+        found, bad = read(f"{tmp_path}/{path}", partition_mb=0.0001)
+        assert (len(found), len({row["text"] for row in found}), bad) == (count, 50, {})
+    with pytest.raises(DataError, match="holds nothing that can be read"):
+        read(f"{tmp_path}/*.xml")
+
+
 def test_a_title_is_the_first_line_of_its_text(tmp_path: Path) -> None:
     """The line is blank where there is none."""
     rows = [{"text": "body", "name": " Of\n  lines "}, {"text": "a body", "name": None}]
@@ -98,6 +114,73 @@ def test_blank_cells_are_missing_and_whole_numbers_are_written_alike(tmp_path: P
     assert bad == {}
     assert len({row["id"] for row in rows}) == 3
     assert next(row["id"] for row in read(path, id_column="l")[0]) == "1"
+
+
+def test_long_rows_end_a_table_before_arrow_cannot_hold_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "CHARS_PER_TABLE", 10)
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": "x" * n}) + "\n" for n in (6, 6, 12, 3, 3)))
+    source = Files(Files.Config(path=str(tmp_path)))
+    tables = source.read(source.partitions(1.0)[0], BadRows())
+    assert [[len(text) for text in table["text"].to_pylist()] for table in tables] == [[6, 6], [12], [3, 3]]
+
+
+def test_a_key_that_no_line_has_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Labels would be none, silently: a line of .jsonl may lack any key."""
+    (tmp_path / "a.jsonl").write_text('{"text": "x"}\n' * 99 + '{"text": "x", "topic": "t"}\n{"other": 1}\n')
+    assert read(tmp_path, label_column="topic")[1] == {"missing_text": 1}
+    assert capsys.readouterr().err == ""
+    read(tmp_path, label_column="topics")
+    told = f"The first 100 rows of {tmp_path}/a.jsonl have no 'topics' (source.label_column). They have: text, topic.\n"
+    assert capsys.readouterr().err == told
+
+
+def test_a_file_that_fills_the_memory_of_a_task_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "MOST_HELD", 2_000)
+    (tmp_path / "a.jsonl").write_text('{"text": "x"}\n' * 500)
+    (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(os.urandom(1_000)))
+    Files(Files.Config(path=str(tmp_path))).partitions(0.001)
+    assert f"One task reads about 0.0 GB of {tmp_path}/b.jsonl.gz and holds it" in (said := capsys.readouterr().err)
+    assert "a.jsonl" not in said
+
+
+def test_bytes_of_a_table_are_text(tmp_path: Path) -> None:
+    """As databases write text into .parquet that do not mark it as such."""
+    columns = {
+        "text": [b"one", "zw\u00f6".encode(), b"\xff"],
+        "label": [b"cat", b"dog", b"cat"],
+        "name": [b"a", b"\xff", b"c"],
+    }
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    rows, bad = read(tmp_path, label_column="label", id_column="name")
+    assert [tuple(row.values()) for row in rows] == [("a", "one", "cat"), ("a.parquet:1", "zw\u00f6", "dog")]
+    assert bad == {"invalid_utf8": 1}
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.csv.gz"])
+@pytest.mark.parametrize("mark", ["utf-16-le", "utf-16-be"])
+def test_a_csv_may_be_in_utf16(tmp_path: Path, name: str, mark: str) -> None:
+    """As databases and spreadsheets export it."""
+    data = '\ufefftext,l\r\n"one\nand \u010a",a\r\nhalf \ud83d,b\r\nzw\u00f6,c\r\n'.encode(mark, "surrogatepass")
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    rows, bad = read(tmp_path, label_column="l")
+    assert [(row["text"], row["label"]) for row in rows] == [("one\nand \u010a", "a"), ("zw\u00f6", "c")]
+    assert bad == {"invalid_utf8": 1}
+    with pytest.raises(DataError, match=r"has no column 'label'\. Its columns: text, l\."):
+        read(tmp_path, label_column="label")
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
+def test_blanks_around_a_label_make_no_other_class(tmp_path: Path, kind: str) -> None:
+    labels, path = ["cat", "cat ", "\tcat"], tmp_path / f"a.{kind}"
+    if kind == "jsonl":
+        path.write_text("".join(json.dumps({"text": "x", "l": label}) + "\n" for label in labels))
+    elif kind == "csv":
+        path.write_text("text,l\n" + "".join(f"x,{label}\n" for label in labels))
+    else:
+        pq.write_table(pa.table({"text": ["x"] * 3, "l": labels}), path)
+    assert [row["label"] for row in read(path, label_column="l")[0]] == ["cat"] * 3
 
 
 def test_a_glob_reads_what_it_names_and_ids_do_not_move_with_the_folder(tmp_path: Path) -> None:
@@ -200,6 +283,15 @@ def test_a_row_of_a_csv_that_goes_on_for_too_long_is_no_row(tmp_path: Path, monk
     monkeypatch.setattr(tables, "MAX_ROW_CHARS", 50)
     lines = ["0,a\n", '1,"b\n', *["2,c\n"] * 40, '3,"d\n\ne"\n']
     assert read_csv(tmp_path / "a.csv", lines) == (["0: a", *["2: c"] * 40, "3: d\n\ne"], {"broken_line": 1})
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_blank_line_parts_paragraphs_however_lines_end(tmp_path: Path, end: str) -> None:
+    (tmp_path / "a.txt").write_text(f"a{end}b{end}{end}c{end} {end}{end}d", newline="")
+    rows, _ = read(tmp_path / "a.txt", txt_unit="paragraph")
+    assert [(row["id"], row["text"].split()) for row in rows] == [
+        ("a.txt:0", ["a", "b"]), ("a.txt:1", ["c"]), ("a.txt:2", ["d"]),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

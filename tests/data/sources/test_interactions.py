@@ -4,6 +4,8 @@ import csv
 import gzip
 import json
 import os
+import uuid
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +118,27 @@ def test_a_number_that_is_none_is_missing(tmp_path: Path, kind: str) -> None:
     assert drops.bad == {"missing_user": 1}
 
 
+NAME = uuid.UUID("12345678-1234-5678-1234-567812345678")
+
+
+@pytest.mark.parametrize(
+    ("values", "names"),
+    [
+        (pa.array([1e10, 12345678901.0, 0.5]), ["10000000000", "12345678901", "0.5"]),
+        (pa.array([1e10, None, 7.0]), ["10000000000", "7"]),
+        (pa.array([NAME.bytes], pa.uuid()), [str(NAME)]),
+        (pa.array([b" ann ", "j\u00fcrgen".encode(), b"", b"\xff"]), ["ann", "j\u00fcrgen"]),
+    ],
+    ids=["numbers", "whole numbers", "uuid", "bytes"],
+)
+def test_users_have_the_same_name_however_a_table_holds_them(tmp_path: Path, values: pa.Array, names: list[str]) -> None:
+    table = pa.Table.from_pylist([ROWS[0]] * len(values))
+    pq.write_table(table.set_column(0, "who", values), tmp_path / "rows.parquet")
+    events, drops = read(tmp_path)
+    assert events["user"].to_pylist() == names
+    assert drops.bad.total() == len(values) - len(names)
+
+
 def test_broken_files_and_lines_are_counted(tmp_path: Path) -> None:
     row = json.dumps(ROWS[0])
     (tmp_path / "a.jsonl").write_text(f"{row}\n{row[:20]}\n[1]\n{row.replace('LAMP', chr(92) + 'ud800')}\n")
@@ -143,10 +166,15 @@ def test_a_column_that_is_not_there_is_named(tmp_path: Path) -> None:
         source(tmp_path, where=[{"column": "price", "above": 0, "reason": "free"}]).partitions(1.0)
 
 
-def test_a_condition_on_a_nested_column_is_refused(tmp_path: Path) -> None:
-    pq.write_table(pa.Table.from_pylist([ROWS[0] | {"tags": ["a", "b"]}]), tmp_path / "rows.parquet")
-    where = [{"column": "tags", "one_of": ["a"], "reason": "untagged"}]
-    with pytest.raises(DataError, match=r"the column 'tags' holds list<.*Name a column of numbers or text"):
+@pytest.mark.parametrize(
+    ("value", "test", "kind"), [(["a", "b"], {"one_of": ["a"]}, "list<"), (datetime(2020, 1, 1), {"above": 0}, "timestamp")]
+)
+def test_a_condition_that_a_column_cannot_be_tested_for_is_refused(
+    tmp_path: Path, value: Any, test: dict[str, Any], kind: str
+) -> None:
+    pq.write_table(pa.Table.from_pylist([ROWS[0] | {"tags": value}]), tmp_path / "rows.parquet")
+    where = [{"column": "tags", "reason": "untagged", **test}]
+    with pytest.raises(DataError, match=rf"the column 'tags' holds {kind}.*Name a column of numbers or text"):
         read(tmp_path / "rows.parquet", where=where)
 
 
@@ -175,6 +203,7 @@ WORDS = pa.chunked_array([["5", "-1", None, "many"]])
         ({"at_most": 0, "above": -1}, NUMBERS, [False, False, False, True]),
         ({"above": 0}, WORDS, [True, False, False, False]),
         ({"one_of": ["5", "many"]}, WORDS, [True, False, False, True]),
+        ({"one_of": ["10000000000"]}, pa.chunked_array([[1e10]]), [True]),
         ({"one_of": ["5"]}, NUMBERS, [True, False, False, False]),
         ({"none_of": ["5"]}, NUMBERS, [False, True, False, True]),
         ({"matches": "^[0-9]"}, WORDS, [True, False, False, False]),
@@ -209,6 +238,10 @@ def test_conditions_that_cannot_work_are_refused(condition: dict[str, Any], mess
         ),
         ({"behaviour": {"split": {"test_from": "2011-01-01"}}}, "give both validation_from and test_from"),
         ({"behaviour": {"split": {"validation_from": "2011-02-01", "test_from": "2011-01-01"}}}, "must not lie before"),
+        (
+            {"behaviour": {"split": {"validation_from": "2011-01-01", "test_from": "2011-02-01", "test": 0.2}}},
+            "the cuts are given as times, so test would have no effect",
+        ),
         ({"source": {"type": "interactions", "path": "x", "time_format": "minutes"}}, "time_format is iso, s, ms"),
     ],
 )

@@ -27,10 +27,8 @@ def read(path: Path) -> tuple[list[dict[str, str]], dict[str, int]]:
     return rows, bad.counts()
 
 
-def record(
-    url: str, body: bytes, kind: str = "text/html; charset=utf-8", status: int = 200, warc_type: str = "response"
-) -> bytes:
-    http = f"HTTP/1.1 {status} OK\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+def record(url: str, body: bytes, kind: str = "text/html; charset=utf-8", status: int = 200, headers: str = "") -> bytes:
+    http = f"HTTP/1.1 {status} OK\r\n{headers}Content-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
     head = (
         f"WARC/1.0\r\nWARC-Type: response\r\nWARC-Target-URI: {url}\r\nWARC-Date: 2026-01-01T00:00:00Z\r\n"
         f"WARC-Record-ID: <urn:uuid:00000000-0000-0000-0000-000000000000>\r\n"
@@ -82,6 +80,27 @@ def test_an_archive_that_is_cut_off_keeps_what_came_before(tmp_path: Path, cut: 
     rows, bad = read(tmp_path)
     assert [row["id"] for row in rows] == ["http://a.org/1"]
     assert bad == {"no_main_text": 1, "unreadable_file": 1}
+
+
+def chunked(data: bytes) -> bytes:
+    parts = [data[start : start + 70] for start in range(0, len(data), 70)]
+    return b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in [*parts, b""])
+
+
+CHUNKS, PACKED = "Transfer-Encoding: chunked\r\n", "content-encoding: gzip\r\n"
+
+
+@pytest.mark.usefixtures("_installed")
+def test_a_page_is_read_as_it_was_written_however_it_was_sent(tmp_path: Path) -> None:
+    page, packed = PAGE.encode(), gzip.compress(PAGE.encode())
+    sent = [
+        ("", page), (CHUNKS, chunked(page)), (PACKED, packed), (CHUNKS + PACKED, chunked(packed)), (CHUNKS + PACKED, page),
+        (CHUNKS, page),
+    ]  # fmt: skip
+    (tmp_path / "a.warc").write_bytes(b"".join(record("http://a.org", body, headers=headers) for headers, body in sent))
+    rows, bad = read(tmp_path)
+    assert (len(rows), bad) == (len(sent), {})
+    assert len({row["text"] for row in rows}) == 1
 
 
 @pytest.mark.usefixtures("_installed")

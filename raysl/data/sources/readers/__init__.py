@@ -1,7 +1,7 @@
 """Rows of one file of each format. A new format is one function and one line in READERS."""
 
 import csv
-import io
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import PurePosixPath
 
@@ -10,10 +10,20 @@ import pyarrow.parquet as pq
 from raysl.data.extras import require
 from raysl.data.sources.base import BadRows, Row
 from raysl.data.sources.readers import tables, text, web
-from raysl.data.sources.readers.base import COMPRESSIONS, TABLES, UNREADABLE, Columns, Part, opened
+from raysl.data.sources.readers.base import COMPRESSIONS, TABLES, UNREADABLE, Columns, Part, csv_text, opened
 from raysl.data.sources.stores import arrow_file, raise_out_of_reach
 
-__all__ = ["COMPRESSIONS", "FORMATS", "UNREADABLE", "Part", "check_installed", "columns_of", "format_of", "read"]
+__all__ = [
+    "COMPRESSIONS",
+    "FORMATS",
+    "UNREADABLE",
+    "Part",
+    "check_installed",
+    "columns_of",
+    "first_keys",
+    "format_of",
+    "read",
+]
 
 READERS: dict[str, Callable[[Part, Columns, BadRows], Iterator[Row]]] = {
     ".txt": text.txt,
@@ -25,15 +35,26 @@ READERS: dict[str, Callable[[Part, Columns, BadRows], Iterator[Row]]] = {
     ".warc": web.warc,
 }
 FORMATS = tuple(READERS)
+LINES = (".json", ".ndjson")
+"""Other names of .jsonl. In a folder such a file may as well say something about the data."""
 NEEDS = {".html": ("trafilatura",), ".htm": ("trafilatura",), ".warc": ("trafilatura", "fastwarc")}
 """Packages of the extra `web` that a format needs."""
 
 
 def format_of(path: str) -> str:
-    """`.jsonl` for docs.jsonl.gz and DOCS.JSONL; empty for a format that nobody reads."""
+    """`.jsonl` for docs.jsonl.gz, DOCS.JSONL and docs.json; empty for a format that nobody reads."""
+    suffix = _suffix(path)
+    return ".jsonl" if suffix in LINES else suffix if suffix in READERS else ""
+
+
+def is_wanted(path: str, named: str) -> bool:
+    """Whether a file that was found at `named` is meant: one of LINES only where it ends so itself."""
+    return _suffix(path) not in LINES or _suffix(named) in LINES
+
+
+def _suffix(path: str) -> str:
     name = PurePosixPath(path.replace("\\", "/").lower())
-    name = name.with_suffix("") if name.suffix in COMPRESSIONS else name
-    return name.suffix if name.suffix in READERS else ""
+    return (name.with_suffix("") if name.suffix in COMPRESSIONS else name).suffix
 
 
 def read(part: Part, columns: Columns, bad: BadRows) -> Iterator[Row]:
@@ -59,11 +80,22 @@ def columns_of(path: str) -> list[str] | None:
             return list(pq.read_schema(arrow_file(path)).names)
         if format_of(path) == ".csv":
             with opened(path) as file:
-                return next(filter(None, csv.reader(io.TextIOWrapper(file, "utf-8-sig", newline=""))), None)
+                return next(filter(None, csv.reader(csv_text(file))), None)
     except UNREADABLE as error:
         raise_out_of_reach(path, error)
         return None
     return None
+
+
+def first_keys(path: str, num_rows: int) -> list[str]:
+    """Keys of the first rows of a .jsonl, in the order in which they come; none where it is damaged."""
+    found: dict[str, None] = {}
+    try:
+        for _, record in itertools.islice(tables.json_records(Part(path, path), BadRows()), num_rows):
+            found.update(dict.fromkeys(record))
+    except UNREADABLE as error:
+        raise_out_of_reach(path, error)
+    return list(found)
 
 
 def check_installed(formats: Iterable[str]) -> None:

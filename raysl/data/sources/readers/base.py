@@ -1,5 +1,6 @@
 """What readers of all formats share: parts of files, opening them, what they need of the config."""
 
+import codecs
 import gzip
 import io
 import zlib
@@ -10,14 +11,15 @@ from typing import Any, BinaryIO, Protocol, cast
 
 import pyarrow as pa
 
-from raysl.data.sources.base import BadRows, Row, as_text
+from raysl.data.sources.base import INVALID_UTF8, BadRows, Row, as_text
 from raysl.data.sources.stores import open_bytes
 
 TABLES = (".jsonl", ".csv", ".parquet")
 """Formats of rows with columns."""
+UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 COMPRESSIONS = (".gz", ".zst")
 UNREADABLE = (OSError, EOFError, zlib.error, pa.ArrowException, CsvError, UnicodeDecodeError)
-"""A UnicodeDecodeError is a damaged .parquet, whose names or texts are no UTF-8."""
+"""A UnicodeDecodeError is a damaged .parquet, whose names are no UTF-8."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,20 @@ def opened(path: str) -> BinaryIO:
     return open_bytes(path)
 
 
+def csv_text(file: BinaryIO, errors: str = "strict") -> io.TextIOWrapper:
+    """The lines of a .csv in UTF-8 or, where it is marked as such, in UTF-16, as other programs export it."""
+    if cast(io.BufferedReader, file).peek(2).startswith(UTF_16):
+        return io.TextIOWrapper(file, "utf-16", "surrogatepass", newline="")
+    return io.TextIOWrapper(file, "utf-8-sig", errors, newline="")
+
+
 def row_of(record: dict[str, Any], where: str, columns: Columns, bad: BadRows) -> Iterator[Row]:
     text = record.get(columns.text_column)
+    try:
+        text = text.decode() if isinstance(text, bytes) else text
+    except UnicodeDecodeError:
+        bad.add(INVALID_UTF8, where)
+        return
     if not isinstance(text, str) or not text.strip():
         bad.add("missing_text", where)
         return

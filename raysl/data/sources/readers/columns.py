@@ -4,10 +4,11 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raysl.data.sources.base import BadRows, as_text
+from raysl.data.sources.base import INVALID_UTF8, BadRows, as_text
 from raysl.data.sources.readers import format_of, tables
 from raysl.data.sources.readers.base import TABLES, UNREADABLE, Part
 from raysl.data.sources.stores import arrow_file, raise_out_of_reach
@@ -27,7 +28,7 @@ def read_columns(part: Part, wanted: Sequence[str], bad: BadRows) -> Iterator[pa
     form = format_of(part.path)
     try:
         if form == ".parquet":
-            yield from _parquet(part, wanted)
+            yield from _parquet(part, wanted, bad)
         else:
             records = tables.json_records(part, bad) if form == ".jsonl" else tables.csv_records(part, bad)
             yield from _tables(part.name, records, wanted, bad)
@@ -36,15 +37,28 @@ def read_columns(part: Part, wanted: Sequence[str], bad: BadRows) -> Iterator[pa
         bad.add("unreadable_file", part.name)
 
 
-def _parquet(part: Part, wanted: Sequence[str]) -> Iterator[pa.Table]:
+def _parquet(part: Part, wanted: Sequence[str], bad: BadRows) -> Iterator[pa.Table]:
     file = pq.ParquetFile(arrow_file(part.path))
     groups = range(part.start, file.num_row_groups if part.stop < 0 else part.stop)
     place = sum(file.metadata.row_group(group).num_rows for group in range(part.start))
     for batch in file.iter_batches(batch_size=ROWS, row_groups=list(groups), columns=list(wanted)):
-        batch.validate(full=True)  # what is damaged may be text that is no UTF-8
         places = pa.array(range(place, place + len(batch)), pa.int64())
-        yield pa.Table.from_batches([batch]).append_column(PLACE, places)
+        table = pa.Table.from_batches([batch]).append_column(PLACE, places)
+        if not _is_valid(batch):  # those who write such files need not check their texts
+            good = [_is_valid(batch.slice(row, 1)) for row in range(len(batch))]
+            for row in np.flatnonzero(~np.array(good)).tolist():
+                bad.add(INVALID_UTF8, f"{part.name}:{place + row}")
+            table = table.filter(pa.array(good))
+        yield table
         place += len(batch)
+
+
+def _is_valid(batch: pa.RecordBatch) -> bool:
+    try:
+        batch.validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
 
 
 def _tables(name: str, records: Iterator[tables.Record], wanted: Sequence[str], bad: BadRows) -> Iterator[pa.Table]:

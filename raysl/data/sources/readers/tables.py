@@ -1,7 +1,6 @@
 """Tables: one row is a document; columns or keys are named by the config."""
 
 import csv
-import io
 import json
 import sys
 from collections.abc import Iterator
@@ -9,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 
-from raysl.data.sources.base import BadRows, Row
-from raysl.data.sources.readers.base import Columns, Part, opened, row_of
+from raysl.data.sources.base import INVALID_UTF8, BadRows, Row, records
+from raysl.data.sources.readers.base import Columns, Part, csv_text, opened, row_of
 from raysl.data.sources.stores import arrow_file
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ def _json_record(line: bytes, place: int, name: str, bad: BadRows) -> Iterator[R
     try:
         record = json.loads(line.decode("utf-8-sig"))
     except UnicodeDecodeError:
-        bad.add("invalid_utf8", where)
+        bad.add(INVALID_UTF8, where)
         return
     except (ValueError, RecursionError):
         bad.add("broken_line", where)
@@ -69,7 +68,7 @@ def csv_records(part: Part, bad: BadRows) -> Iterator[Record]:
     csv.field_size_limit(sys.maxsize)
     with opened(part.path) as file:
         # A wrong byte becomes a lone surrogate, so that one bad field does not end the file.
-        lines = _Lines(io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline=""))
+        lines = _Lines(csv_text(file, "surrogateescape"))
         reader = csv.reader(lines, strict=True)
         header = next(filter(None, reader), [])  # blank lines above it are no header
         for number, values in _csv_values(reader, lines):
@@ -79,7 +78,7 @@ def csv_records(part: Part, bad: BadRows) -> Iterator[Record]:
                     bad.add("broken_line", where)
                 continue
             if any("\ud800" <= char <= "\udfff" for value in values for char in value if not value.isascii()):
-                bad.add("invalid_utf8", where)
+                bad.add(INVALID_UTF8, where)
                 continue
             yield number, dict(zip(header, values, strict=True))
 
@@ -157,6 +156,9 @@ def parquet(part: Part, columns: Columns, bad: BadRows) -> Iterator[Row]:
     groups = range(part.start, file.num_row_groups if part.stop < 0 else part.stop)
     number = sum(file.metadata.row_group(g).num_rows for g in range(part.start))
     for batch in file.iter_batches(batch_size=1024, row_groups=list(groups), columns=wanted):
-        for record in batch.to_pylist():
-            yield from row_of(record, f"{part.name}:{number}", columns, bad)
+        for record in records(batch):
+            if record is None:
+                bad.add(INVALID_UTF8, f"{part.name}:{number}")
+            else:
+                yield from row_of(record, f"{part.name}:{number}", columns, bad)
             number += 1

@@ -1,16 +1,14 @@
 """Plain text: a file, a paragraph or a line is a document."""
 
-import codecs
 import io
 import re
 from collections.abc import Iterator
 from typing import BinaryIO, cast
 
-from raysl.data.sources.base import BadRows, Row
-from raysl.data.sources.readers.base import Columns, Part, opened
+from raysl.data.sources.base import INVALID_UTF8, BadRows, Row
+from raysl.data.sources.readers.base import UTF_16, Columns, Part, opened
 
-UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-PARAGRAPH = re.compile(r"\n[ \t]*\n\s*")
+PARAGRAPH = re.compile(r"\n[ \t\r]*\n\s*")
 
 
 def _decoded(data: bytes) -> str:
@@ -28,7 +26,7 @@ def txt(part: Part, columns: Columns, bad: BadRows) -> Iterator[Row]:
     try:
         text = _decoded(data)
     except UnicodeDecodeError:
-        bad.add("invalid_utf8", part.name)
+        bad.add(INVALID_UTF8, part.name)
         return
     if columns.txt_unit == "file":
         yield part.name, text, None
@@ -47,7 +45,7 @@ def _txt_lines(part: Part, bad: BadRows) -> Iterator[Row]:
             try:
                 text = line.decode("utf-8-sig")
             except UnicodeDecodeError:
-                bad.add("invalid_utf8", f"{part.name}:{number}")
+                bad.add(INVALID_UTF8, f"{part.name}:{number}")
                 continue
             if text.strip():
                 yield f"{part.name}:{number}", text, None
@@ -61,4 +59,4 @@ def _utf16_lines(file: BinaryIO, name: str, bad: BadRows) -> Iterator[Row]:
             if line.strip():
                 yield f"{name}:{number}", line, None
     except UnicodeDecodeError:  # half a character ends the file
-        bad.add("invalid_utf8", f"{name}:{number + 1}")
+        bad.add(INVALID_UTF8, f"{name}:{number + 1}")

@@ -1,5 +1,6 @@
 """Web pages: HTML files and WARC archives, their main text found by trafilatura (Barbaresi, 2021)."""
 
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -31,13 +32,39 @@ def warc(part: Part, columns: Columns, bad: BadRows) -> Iterator[Row]:
             if not _is_page(record):
                 continue
             name = record.headers.get("WARC-Target-URI") or f"{part.name}:{record.stream_pos}"
-            yield from _page(data, record.http_charset, name, bad)
+            yield from _page(_as_written(data, record.http_headers), record.http_charset, name, bad)
 
 
 def _is_page(record: Any) -> bool:
     if not record.is_http or record.http_headers is None:
         return False
     return record.http_headers.status_code == 200 and (record.http_content_type or "").lower() in PAGES
+
+
+def _as_written(data: bytes, headers: Any) -> bytes:
+    """A page without the chunks and the compression it was sent with, which many crawlers keep.
+
+    Others undo both and leave the headers: what is not as they say stays as it is.
+    """
+    said = {name: (headers.get(name) or "").lower() for name in ("Transfer-Encoding", "Content-Encoding")}
+    try:
+        if "chunked" in said["Transfer-Encoding"]:
+            data = b"".join(_chunks(data))
+        if said["Content-Encoding"] in ("gzip", "x-gzip", "deflate"):
+            data = zlib.decompressobj(zlib.MAX_WBITS | 32).decompress(data, MAX_PAGE_BYTES + 1)
+    except (ValueError, zlib.error):
+        pass
+    return data
+
+
+def _chunks(data: bytes) -> Iterator[bytes]:
+    """The parts of a page, each of which stands behind its length (RFC 9112, section 7.1)."""
+    place, size = 0, 1
+    while size > 0:
+        begin = data.index(b"\r\n", place) + 2
+        size = int(data[place:begin].partition(b";")[0], 16)
+        yield data[begin : begin + size]
+        place = begin + size + 2
 
 
 def _page(data: bytes, charset: str | None, name: str, bad: BadRows) -> Iterator[Row]:
