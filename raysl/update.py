@@ -4,7 +4,7 @@ gather -> prepare only the new rows -> fine-tune on old and new -> both versions
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
