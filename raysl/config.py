@@ -130,6 +130,8 @@ def _plugin(catalog: Catalog, value: Any) -> Any:
         config = catalog.config(name)
     except CatalogError as error:
         raise ValueError(str(error)) from error
+    if not (isinstance(config, type) and issubclass(config, PluginConfig)):
+        raise ValueError(f"the `Config` of '{name}' has to be a raysl.config.PluginConfig (see CONTRIBUTING.md)")
     return config.model_validate(dict(value))
 
 

@@ -15,6 +15,13 @@ from raysl import run_config
 from raysl.errors import ConfigError
 
 
+class Odd:
+    """A block whose Config is no config."""
+
+    class Config:
+        """Of Python alone."""
+
+
 def refused(path: Path, *overrides: str) -> list[str]:
     """The lines of the error, without the file's name."""
     with pytest.raises(ConfigError) as caught:
@@ -68,6 +75,8 @@ def refused(path: Path, *overrides: str) -> list[str]:
         ("pretrain.objective=3", "pretrain.objective: give a name, or a mapping with `type:`, got 3."),
         ("prepare.source.type=nowhere:Mine", "prepare.source: Unknown source 'nowhere:Mine': no module 'nowhere' on the "
          "Python path."),
+        ("prepare.source={type: 'tests.test_config:Odd'}", "prepare.source: the `Config` of 'tests.test_config:Odd' has "
+         "to be a raysl.config.PluginConfig (see CONTRIBUTING.md)."),
         ("prepare.source.type=json:Mine", "prepare.source: Unknown source 'json:Mine': module 'json' has no 'Mine'."),
         ("prepare.source.type=:Mine", "prepare.source: Unknown source ':Mine'. Choose from digits, files, images, "
          "interactions, python_docs, or give `module:Class`."),
