@@ -107,6 +107,7 @@ def test_every_stage_leaves_a_manifest_and_the_run_its_four_files(finished: tupl
     assert str(run / "raysl.log") in output or "raysl.log" in output
     assert "steps" in output
     assert not [line for line in output.splitlines() if "WARNING" in line or "pid=" in line]
+    assert "onnxscript" not in (run / "raysl.log").read_text()
     page = (run / "report.html").read_text(encoding="utf-8")
     for heading in ("Documents", "Loss: pretrain", "Few labels", "Confusion on the test split", "Release"):
         assert f"<h2>{heading}</h2>" in page

@@ -4,6 +4,7 @@ One file each, weights inside. What a file says of its shapes is checked, and th
 the example's size while promising a free one.
 """
 
+import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -95,6 +96,8 @@ def cache_shape(model: Gpt, batch: int, past: int) -> tuple[int, int, int, int, 
 def _export(
     model: nn.Module, example: tuple[Tensor, ...], axes: Axes, outputs: Sequence[str], path: Path, opset: int
 ) -> None:
+    for name in ("onnx_ir", "onnxscript"):
+        logging.getLogger(name).setLevel(logging.WARNING)  # else a line in raysl.log for each node they look at
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns about its own internals and about axes that share a name
         program: Any = torch.onnx.export(
