@@ -68,17 +68,26 @@ class StoredFiles(Source):
         readers.check_installed(readers.format_of(file.path) for file in files)
         self._tell_of_absent_keys(files)
 
+        large: list[tuple[int, str]] = []
+
         def divided(file: StoredFile) -> list[tuple[Item, int]]:
             self._check_columns(file.path)
             found = list(_items(file, int(partition_mb * 1e6)))
-            if self.held and (largest := max((size for _, size in found), default=0)) > MOST_HELD:
-                say(
-                    f"One task reads about {largest / 1e9:.1f} GB of {file.path} and holds it in memory: only plain .jsonl "
-                    "and row groups of .parquet are divided. Store it as several files where that is too much."
-                )
+            large.extend((size, file.path) for _, size in found if size > MOST_HELD)
             return found
 
-        return packed((entry for entries in stores.looked_at(divided, files) for entry in entries), partition_mb * 1e6)
+        found = packed((entry for entries in stores.looked_at(divided, files) for entry in entries), partition_mb * 1e6)
+        self._tell_of_large([(size, path) for size, path in large if readers.format_of(path) not in readers.NEEDS])
+        return found
+
+    def _tell_of_large(self, large: Sequence[tuple[int, str]]) -> None:
+        """Of a web page little is held."""
+        if self.held and large:
+            size, path = max(large)
+            say(
+                f"One task reads about {size / 1e9:.1f} GB of {path} and holds it in memory ({len(large):,} such tasks): "
+                "only plain .jsonl and row groups of .parquet are divided. Store it as several files where that is too much."
+            )
 
     def fingerprint(self) -> str:
         return files_fingerprint((file.name, file.size, file.time_ns) for file in self._files())

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raysl.data.sources import BadRows, Files, base, files
+from raysl.data.sources import BadRows, Files, base, files, readers
 from raysl.data.sources.readers import Part, tables
 from raysl.data.sources.readers.columns import read_columns
 from raysl.errors import DataError
@@ -134,15 +134,18 @@ def test_a_key_that_no_line_has_is_told(tmp_path: Path, capsys: pytest.CaptureFi
     assert capsys.readouterr().err == told
 
 
-def test_a_file_that_fills_the_memory_of_a_task_is_told(
+def test_files_that_fill_the_memory_of_a_task_are_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(files, "MOST_HELD", 2_000)
+    monkeypatch.setattr(readers, "check_installed", lambda formats: None)
     (tmp_path / "a.jsonl").write_text('{"text": "x"}\n' * 500)
-    (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(os.urandom(1_000)))
+    for name, size in (("b.jsonl.gz", 1_000), ("c.jsonl.gz", 1_500), ("d.warc.gz", 9_000), ("e.jsonl.gz", 10)):
+        (tmp_path / name).write_bytes(gzip.compress(os.urandom(size)))
     Files(Files.Config(path=str(tmp_path))).partitions(0.001)
-    assert f"One task reads about 0.0 GB of {tmp_path}/b.jsonl.gz and holds it" in (said := capsys.readouterr().err)
-    assert "a.jsonl" not in said
+    told = f"One task reads about 0.0 GB of {tmp_path}/c.jsonl.gz and holds it in memory (2 such tasks): only plain .jsonl"
+    said = capsys.readouterr().err.splitlines()
+    assert [line[: len(told)] for line in said] == [told]
 
 
 def test_bytes_of_a_table_are_text(tmp_path: Path) -> None:
