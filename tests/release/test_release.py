@@ -14,7 +14,7 @@ from raysl.release import model_registry
 from raysl.release.bundle import REFERENCE, open_bundle
 from raysl.release.reference import SCHEMA, figures, fit_temperature, write_reference
 from raysl.release.release import _ingredients, _loss_to_production, release
-from raysl.release.runtime import Runner
+from raysl.release.runtime import Runner, softmax
 from raysl.run_config import RunConfig
 from raysl.serve.session import BundleSession
 from raysl.serve.tasks.generate import Generate, GenerateConfig, GenerateRequest
@@ -207,6 +207,15 @@ def test_metrics_and_temperature_are_of_labelled_rows_beyond_the_window_too(copi
     assert found["metrics"] == bundle.manifest["metrics"]
     assert found["temperature"] == bundle.manifest["temperature"]
     assert pq.read_table(bundle.folder / REFERENCE)["label"].null_count == len(rows)
+
+
+def test_forty_rows_that_are_all_right_do_not_make_a_model_sure_of_everything() -> None:
+    """Their likelihood grows with the sharpness without end, and the smallest temperature was taken."""
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 3, 40)
+    logits = rng.uniform(0, 1, (40, 3)) + 2.0 * np.eye(3)[truth]
+    temperature = fit_temperature(logits.astype(np.float32), [str(number) for number in truth], ["0", "1", "2"])
+    assert softmax(logits.astype(np.float32), temperature).max(1).mean() == pytest.approx(1 - 1 / 42, abs=0.01)
 
 
 def test_overconfident_logits_get_a_temperature_above_one() -> None:
