@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shlex
 import signal
 import threading
 import time
@@ -253,8 +254,8 @@ def hello(service: ServiceHandle) -> Iterator[str]:
     """What the user can type now."""
     yield f"serving {service.settings.name} version {service.version} at {service.url}"
     for task, example in list(service.examples.items())[:3]:
-        body = json.dumps(example)
-        yield f"  curl -s {service.url}/v1/{task} -H 'content-type: application/json' -d '{body}'"
+        body = shlex.quote(json.dumps(example))
+        yield f"  curl -s {service.url}/v1/{task} -H 'content-type: application/json' -d {body}"
     yield f"  API: {service.url}/openapi.json   stop: Ctrl-C"
 
 
