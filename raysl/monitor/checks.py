@@ -20,6 +20,8 @@ from raysl.run_config import RunConfig
 from raysl.serve.config import RecordConfig
 
 Verdict = Literal["normal", "drift", "slow", "not enough data"]
+FEWEST_REFERENCE = 20
+"""Rows kept at release below which hardly any drift would show."""
 FEWEST_LABELS = 20
 """Rows with feedback below which accuracy is not judged."""
 
@@ -86,6 +88,10 @@ def judge(reference: Window, window: Window, config: MonitorConfig, version: int
     counts = version, len(window), len(reference)
     if len(window) < config.min_rows:
         reason = f"{len(window):,} recorded {task} requests to version {version}, needed are {config.min_rows:,}"
+        return MonitorResult("not enough data", (reason,), *counts)
+    if len(reference) < FEWEST_REFERENCE:
+        needed = f"needed are {FEWEST_REFERENCE}: give prepare.split.validation a larger share"
+        reason = f"{len(reference)} rows kept at release, {needed}"
         return MonitorResult("not enough data", (reason,), *counts)
     checks, speed = compare(reference, window, config), compare_speed(reference, window, config)
     reasons = [

@@ -241,9 +241,14 @@ def _shared(records: pa.Table) -> set[int]:
     places: dict[tuple[str, str], list[int]] = {}
     for place, key in enumerate(zip(records["task"].to_pylist(), records["request_id"].to_pylist(), strict=True)):
         places.setdefault(key, []).append(place)
-    alike = (where for where in places.values() if len(where) > 1)
     asked = records.select(["text", "prediction"])
-    return {place for where in alike if len({str(row) for row in asked.take(where).to_pylist()}) > 1 for place in where}
+    return {place for alike in places.values() if not _same(asked, alike) for place in alike}
+
+
+def _same(rows: pa.Table, places: Sequence[int]) -> bool:
+    """Whether the rows are equal; looks no further than the first that differs."""
+    first = rows.slice(places[0], 1).to_pylist() if len(places) > 1 else []
+    return all(rows.slice(place, 1).to_pylist() == first for place in places[1:])
 
 
 def _read(folder: Path, arrow_schema: pa.Schema, where: pc.Expression | None = None) -> pa.Table:

@@ -101,17 +101,23 @@ def write_reference(
 
 
 def fit_temperature(logits: Floats | None, labels: Sequence[str | None], classes: Sequence[str]) -> float:
-    """The divisor of the logits that makes confidence match accuracy on held-out rows (Guo et al., 2017), or 1."""
+    """The divisor of the logits that makes confidence match accuracy on held-out rows (Guo et al., 2017), or 1.
+
+    As if one row more had the class that comes second (Platt, 1999): of rows that are all right none would be too sure.
+    """
     place = {name: number for number, name in enumerate(classes)}
     rows = [number for number, label in enumerate(labels) if label in place]
     if logits is None or len(rows) < FEWEST_ROWS:
         return 1.0
     truth = np.array([place[str(labels[row])] for row in rows])
-    known = logits[rows].astype(np.float64)
+    known, wrong = logits[rows].astype(np.float64), 1 / (len(rows) + 2)
+    right, others = known[np.arange(len(truth)), truth], known.copy()
+    others[np.arange(len(truth)), truth] = -np.inf
+    aimed_at = (1 - wrong) * right + wrong * others.max(1)
 
     def loss(log_temperature: float) -> float:
-        scaled = known / np.exp(log_temperature)
-        return float(np.mean(logsumexp(scaled, axis=1) - scaled[np.arange(len(truth)), truth]))
+        temperature = np.exp(log_temperature)
+        return float(np.mean(logsumexp(known / temperature, axis=1) - aimed_at / temperature))
 
     found = minimize_scalar(loss, bounds=(np.log(0.05), np.log(20)), method="bounded")
     return round(float(np.exp(found.x)), 4)

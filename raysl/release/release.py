@@ -100,21 +100,28 @@ def _register(config: RunConfig, bundle: Bundle) -> tuple[int, str]:
     if before is None:
         model_registry.promote(config.folder, version, "the first version")
         return version, model_registry.PRODUCTION
-    if not _intact(model_registry.version_folder(config.folder, before.version)):
+    try:
+        production = open_bundle(model_registry.version_folder(config.folder, before.version))
+    except BundleError:
         model_registry.promote(config.folder, version, f"in place of version {before.version}, which cannot be opened")
         return version, model_registry.PRODUCTION
-    worse = _loss_to_production(config, bundle, model_registry.version_folder(config.folder, before.version))
+    worse = _loss_to_production(config, bundle, production)
     if worse > config.update.max_loss_on_old:
         reason = f"loses {worse:.3f} macro-F1 to version {before.version} on held-out rows"
         model_registry.archive(config.folder, version, reason)
         return version, f"{model_registry.ARCHIVED}: it {reason}; version {before.version} stays in production"
     model_registry.promote(config.folder, version, f"released after version {before.version}")
+    lost = [name for name in production.classes if name not in bundle.classes]
+    if lost:
+        say(
+            f"release: version {version} lacks classes that version {before.version} has: {', '.join(lost)}. The next "
+            "version of `raysl update` has those again that came by updates; `roll_back` of the model registry goes back."
+        )
     return version, model_registry.PRODUCTION
 
 
-def _loss_to_production(config: RunConfig, bundle: Bundle, production_folder: Path) -> float:
+def _loss_to_production(config: RunConfig, bundle: Bundle, production: Bundle) -> float:
     """Macro-F1 lost on this run's held-out rows; 0 where either bundle has no classifier to compare."""
-    production = open_bundle(production_folder)
     if not bundle.classes or not production.classes:
         return 0.0
     rows, classes = labelled_rows(config), list(bundle.classes)

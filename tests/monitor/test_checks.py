@@ -102,6 +102,15 @@ def test_little_data_gives_no_verdict() -> None:
     assert result.reasons == ("49 recorded classify requests to version 1, needed are 50",)
 
 
+def test_a_handful_of_rows_kept_at_release_gives_no_verdict() -> None:
+    """Beside it even other traffic was called normal."""
+    other = make_window(150, seed=4, embeddings=np.random.default_rng(5).normal(0.25, 1, (150, 16)))
+    result = judged(other, reference_rows=5)
+    assert result.verdict == "not enough data"
+    assert result.reasons[0].startswith("5 rows kept at release, needed are 20: give prepare.split.validation")
+    assert judged(other, reference_rows=100).verdict == "drift"
+
+
 def test_too_few_null_windows_are_refused() -> None:
     with pytest.raises(Exception, match="num_null_windows must be at least 500"):
         MonitorConfig(num_null_windows=100)

@@ -11,13 +11,14 @@ from tiny_run import copy_run, make_gpt_run, released_gpt_run, released_run
 
 from raysl.errors import BundleError, ConfigError, StageError
 from raysl.release import model_registry
-from raysl.release.bundle import REFERENCE, open_bundle
+from raysl.release.bundle import BUNDLE, REFERENCE, open_bundle, write_bundle
 from raysl.release.reference import SCHEMA, figures, fit_temperature, write_reference
 from raysl.release.release import _ingredients, _loss_to_production, release
-from raysl.release.runtime import Runner
+from raysl.release.runtime import Runner, softmax
 from raysl.run_config import RunConfig
 from raysl.serve.session import BundleSession
 from raysl.serve.tasks.generate import Generate, GenerateConfig, GenerateRequest
+from raysl.storage import read_json
 
 pytestmark = pytest.mark.slow
 
@@ -140,6 +141,21 @@ def test_a_worse_release_is_archived(copied: RunConfig) -> None:
     assert "macro-F1" in model_registry.read_registry(copied.folder).versions[1].reason
 
 
+def test_classes_that_a_release_takes_away_are_told(copied: RunConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    """An update had learnt them; on rows of the other classes alone the release was no worse."""
+    folder = copied.folder / "release" / "bundle"
+    said = read_json(folder / BUNDLE)
+    facts = {name: said[name] for name in said if name not in ("tasks", "files", "sizes", "content_hash", "created")}
+    version = model_registry.register(
+        copied.folder, write_bundle(folder, {**facts, "classes": [*said["classes"], "sound"]}).folder, {}
+    )
+    model_registry.promote(copied.folder, version)
+    write_bundle(folder, {**facts, "number": 3})
+    (copied.folder / "release" / "manifest.json").unlink()
+    release(copied)
+    assert "version 3 lacks classes that version 2 has: sound. " in capsys.readouterr().err
+
+
 def test_a_missing_stage_is_named(released: RunConfig, tmp_path: Path) -> None:
     with pytest.raises(StageError, match="raysl prepare"):
         release(released.model_copy(update={"run_dir": str(tmp_path / "empty")}))
@@ -195,7 +211,7 @@ def test_of_few_labels_a_release_is_measured_and_compared_on_all_that_it_may_rea
     compared: list[pa.Table] = []
     monkeypatch.setattr("raysl.release.release.macro_f1", lambda bundle, table, classes: compared.append(table) or 0.0)
     bundle = open_bundle(copied.folder / "release" / "bundle")
-    assert _loss_to_production(copied.model_copy(update=rows), bundle, bundle.folder) == 0.0
+    assert _loss_to_production(copied.model_copy(update=rows), bundle, bundle) == 0.0
     assert [(len(table), table["label"].null_count) for table in compared] == [(4, 0)] * 2
 
 
@@ -207,6 +223,15 @@ def test_metrics_and_temperature_are_of_labelled_rows_beyond_the_window_too(copi
     assert found["metrics"] == bundle.manifest["metrics"]
     assert found["temperature"] == bundle.manifest["temperature"]
     assert pq.read_table(bundle.folder / REFERENCE)["label"].null_count == len(rows)
+
+
+def test_forty_rows_that_are_all_right_do_not_make_a_model_sure_of_everything() -> None:
+    """Their likelihood grows with the sharpness without end, and the smallest temperature was taken."""
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 3, 40)
+    logits = rng.uniform(0, 1, (40, 3)) + 2.0 * np.eye(3)[truth]
+    temperature = fit_temperature(logits.astype(np.float32), [str(number) for number in truth], ["0", "1", "2"])
+    assert softmax(logits.astype(np.float32), temperature).max(1).mean() == pytest.approx(1 - 1 / 42, abs=0.01)
 
 
 def test_overconfident_logits_get_a_temperature_above_one() -> None:

@@ -16,7 +16,7 @@ from raysl.release.model_registry import promote, register
 from raysl.run_config import RunConfig
 from raysl.serve import app
 from raysl.serve.config import ServeConfig
-from raysl.serve.service import Service
+from raysl.serve.service import Service, Settings
 
 
 def make_config(folder: Path, **serve: Any) -> RunConfig:
@@ -88,6 +88,15 @@ def test_an_unknown_task_names_the_known_ones(tmp_path: Path) -> None:
 )
 def test_the_address_printed_is_one_that_can_be_asked(host: str, url: str) -> None:
     assert app.url_of(ServeConfig(tasks=("embed",), host=host)) == url
+
+
+def test_an_example_with_a_quote_can_be_typed(tmp_path: Path) -> None:
+    """The shell took it for the end of the body and waited for more."""
+    body = {"text": "it's"}
+    settings = Settings("tiny", tmp_path, 1, tmp_path, ServeConfig(tasks=("classify",)))
+    service = app.ServiceHandle(settings, "http://127.0.0.1:8000", "tiny", {"mine": body}, None, True, False)
+    (line,) = [line for line in app.hello(service) if "/v1/mine" in line]
+    assert json.loads(shlex.split(line)[-1]) == body
 
 
 def test_the_service_is_asked_itself_where_a_proxy_is_set(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
