@@ -21,7 +21,7 @@ SMALL = {
 SMALLER = {
     "bert": {
         "finetune.num_classes": "3", "finetune.epochs": "1", "evaluate.labels_per_class": "[5]", "evaluate.num_draws": "1",
-        "evaluate.lsa_width": "8", "evaluate.scratch_epochs": "1", "release.reference_rows": "60",
+        "evaluate.baselines": "[tfidf]", "release.reference_rows": "60",
     },
     "gpt": {"release.reference_rows": "60", "pretrain.model.num_layers": "1"},
     "mae": {"pretrain.model.num_layers": "1", "evaluate.baselines": "[pixels]"},
