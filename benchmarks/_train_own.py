@@ -35,11 +35,11 @@ from raysl.train.loop import Report, Trainer
 from raysl.train.memory import keep_freed_memory
 from raysl.train.world import single
 
-STEPS_BETWEEN = 10
-"""Optimizer steps of one timing; the first one is left out."""
+WARM_UP = 10
+"""Steps that are not timed."""
 NUM_SPECIAL = len(SPECIAL_TOKENS)
 COMMON: dict[str, Any] = {
-    "num_workers": 1, "device": "cpu", "log_every_steps": STEPS_BETWEEN, "evaluate_every_steps": 10**9, "probe": None,
+    "num_workers": 1, "device": "cpu", "log_every_steps": 50, "evaluate_every_steps": 10**9, "probe": None,
 }  # fmt: skip
 
 
@@ -97,27 +97,37 @@ def write_shard(tokens: pa.Array, folder: Path) -> None:
 def trained(
     config: PretrainConfig, vocab_size: int, folder: Path, report: Report | None
 ) -> tuple[Objective, dict[str, Any]]:
-    """Trains to the end; CPU seconds of one step are the median over stretches of STEPS_BETWEEN steps."""
+    """Trains to the end; CPU seconds of a step, from its end to the next one's, are the median, as in the peers' scripts."""
     torch.set_num_threads(1)
     keep_freed_memory()
     torch.manual_seed(0)
     encoder = load.build(config.model, vocab_size)
     objective = OBJECTIVES.load(config.objective.type)(config.objective, encoder)
     rows, held_out = (TokenRows(folder / s, "packed", objective.row_length) for s in ("train", "validation"))
-    marks: list[tuple[float, float]] = []
+    ends: list[float] = []
+    losses: list[float] = []
 
     def mark(metrics: dict[str, Any]) -> None:
         if "loss" in metrics:
-            marks.append((time.process_time(), metrics["loss"]))
+            losses.append(metrics["loss"])
         if report is not None:
             report(metrics)
 
     if report is not None:
         config = config.model_copy(update={"evaluate_every_steps": 100})
-    Trainer(objective, rows, held_out if report else None, config, 0, single("cpu"), report=mark).run()
-    seconds = [(after[0] - before[0]) / STEPS_BETWEEN for before, after in pairwise(marks[1:])]
+    Trainer(
+        objective,
+        rows,
+        held_out if report else None,
+        config,
+        0,
+        single("cpu"),
+        report=mark,
+        record=lambda *_: ends.append(time.process_time()),
+    ).run()
+    seconds = [after - before for before, after in pairwise(ends[WARM_UP:])]
     parameters = sum(p.numel() for p in objective.parameters() if p.requires_grad)
-    return objective, {"params": parameters, "train_loss": marks[-1][1], "step_cpu_s": statistics.median(seconds)}
+    return objective, {"params": parameters, "train_loss": losses[-1], "step_cpu_s": statistics.median(seconds)}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

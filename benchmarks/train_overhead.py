@@ -1,12 +1,13 @@
 """What Ray costs a training run: the bare loop, Ray with one worker, Ray with two, on the smoke GPT and the smoke BERT.
 
 The GPT is measured as it is shipped and with a global batch four times as large, in micro-batches: workers wait for each
-other once a step. Rates are rows a second from the first logged step to the last, so the start of Ray (stated apart) is not
-in them. The bare loop runs at the priority Ray gives its workers. Two bare loops side by side, which exchange nothing, are
-what two workers could reach at most on this machine. The GPT's weights are in its layers; the BERT has one layer and a table
-of 2 M weights, whose exchange and step do not shrink with more workers. The speed of a machine wanders within minutes, so
-the runs take turns, and a ratio is the median of those of each round. RAYSL_OVERHEAD_MINUTES sets the length of a run,
-RAYSL_OVERHEAD_ROUNDS their number, RAYSL_OVERHEAD_CASES which cases are run.
+other once a step. `words` is the BERT of 4 layers and width 256 that `bench-bert` measures, on the GPT's documents. Rates
+are rows a second from the first logged step to the last, so the start of Ray (stated apart) is not in them. The bare loop
+runs at the priority Ray gives its workers. Two bare loops side by side, which exchange nothing, are what two workers could
+reach at most on this machine. The GPT's weights are in its layers; the BERT has one layer and a table of 2 M weights, whose
+exchange and step do not shrink with more workers. The speed of a machine wanders within minutes, so the runs take turns, and
+a ratio is the median of those of each round. RAYSL_OVERHEAD_MINUTES sets the length of a run, RAYSL_OVERHEAD_ROUNDS their
+number, RAYSL_OVERHEAD_CASES which cases are run.
 """
 
 import json
@@ -50,7 +51,11 @@ CASES = (
     Case("gpt", "gpt"),
     Case("gpt256", "gpt", ("pretrain.global_batch_size=256", "pretrain.accumulation_steps=4")),
     Case("bert", "bert"),
-)
+    Case("words", "gpt", (
+        "pretrain.objective=bert", "pretrain.model={type: bert, preset: bert-mini, context_length: 128}",
+        "pretrain.global_batch_size=32",
+    )),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
