@@ -82,7 +82,7 @@ def regression_predict(labelled: Any, test: Any, strength: float = STRENGTH) -> 
     def predict(places: npt.NDArray[np.int64], targets: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         rows = labelled[places]
         # A word of no labelled row has weight 0 in the optimum, so leaving it out changes nothing but the time.
-        columns = np.unique(rows.indices) if issparse(rows) else slice(None)
+        columns = np.unique(rows.indices) if issparse(rows) and rows.nnz else slice(None)
         model = LogisticRegression(C=strength, max_iter=1000).fit(rows[:, columns], targets)
         return np.asarray(model.predict(test[:, columns]), np.int64)
 

@@ -96,6 +96,14 @@ def test_a_yardstick_reads_texts_without_words_between_blanks(topics: tuple[str,
     assert predicted(rows[:160], rows[160:]) > 0.9
 
 
+def test_labelled_rows_without_a_known_word_are_no_fault() -> None:
+    rows = [("alpha beta gamma", "0"), ("alpha beta delta", "1")] * 80
+    texts = [text for text, _ in rows]
+    labelled = ["what nobody else says", "or ever said"]
+    predict = baselines.regression_predict(*baselines.tfidf(texts, labelled, texts))
+    assert len(predict(np.arange(2), np.arange(2))) == 160
+
+
 def test_pixels_of_many_rows_take_little_more_memory_than_what_comes_out() -> None:
     rows = list(np.random.default_rng(0).integers(0, 256, (40, 3 * 128 * 128), np.uint8))
     tracemalloc.start()
