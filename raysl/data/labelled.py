@@ -17,6 +17,7 @@ from raysl.data.decode import EncodedRows
 from raysl.data.pixels import PixelRows, Pixels
 from raysl.data.prepared import ENCODED, PIXELS
 from raysl.errors import DataError
+from raysl.progress import say
 
 
 @dataclass(frozen=True)
@@ -147,6 +148,18 @@ def class_numbers(rows: Labelled, classes: Sequence[str]) -> npt.NDArray[np.int6
     """Label of each row as its place in `classes`."""
     place = {label: number for number, label in enumerate(classes)}
     return np.array([place[label] for label in rows.labels if label is not None], np.int64)
+
+
+def tell_small_classes(stage: str, targets: npt.NDArray[np.int64], per_class: int | None, classes: Sequence[str]) -> None:
+    """Says which classes have fewer rows than are asked for: a draw takes all of theirs, and is less than its name says."""
+    counts = np.bincount(targets, minlength=len(classes))
+    small = int((counts < (per_class or 0)).sum())
+    if small:
+        fewest = int(counts.argmin())
+        say(
+            f"{stage}: {small} of {len(classes)} classes have fewer than labels_per_class={per_class} labelled rows in the "
+            f"train split, '{classes[fewest]}' the fewest ({counts[fewest]}); every draw takes all of theirs"
+        )
 
 
 def draw_per_class(targets: npt.NDArray[np.int64], per_class: int | None, seed: Sequence[int]) -> npt.NDArray[np.int64]:

@@ -14,6 +14,7 @@ from raysl.data.labelled import (
     largest_classes,
     read_documents,
     read_split,
+    tell_small_classes,
 )
 from raysl.errors import DataError
 
@@ -42,6 +43,16 @@ def test_a_draw_is_balanced_seeded_and_takes_all_of_a_small_class() -> None:
     assert drawn.tolist() == draw_per_class(targets, 5, (1, 2)).tolist()
     assert drawn.tolist() != draw_per_class(targets, 5, (1, 3)).tolist()
     assert draw_per_class(targets, None, (0,)).tolist() == list(range(42))
+
+
+def test_classes_with_fewer_rows_than_are_asked_for_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    targets = np.array([0] * 20 + [1] * 4 + [2] * 2)
+    for per_class in (None, 2, 5):
+        tell_small_classes("evaluate", targets, per_class, ["a", "b", "c"])
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert "2 of 3 classes have fewer than labels_per_class=5 labelled rows" in said[0]
+    assert "'c' the fewest (2)" in said[0]
 
 
 def test_a_split_is_read_in_order_over_all_parts(tmp_path: Path) -> None:
