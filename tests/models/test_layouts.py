@@ -156,6 +156,21 @@ def test_weights_of_another_network_are_refused_in_words(tmp_path: Path) -> None
         layouts.read_sizes(tmp_path, "gpt")
 
 
+@pytest.mark.parametrize(
+    ("kind", "said"), [("gpt", {"scale_attn_weights": False}), ("bert", {"is_decoder": True})], ids=["gpt", "bert"]
+)
+def test_weights_that_another_attention_was_trained_with_are_refused(
+    kind: str, said: dict[str, bool], tmp_path: Path
+) -> None:
+    layouts.export(ours(kind), tmp_path)
+    config = tmp_path / "config.json"
+    storage.write_json(config, storage.read_json(config) | {name: not value for name, value in said.items()})
+    layouts.read_sizes(tmp_path, kind)
+    storage.write_json(config, storage.read_json(config) | said)
+    with pytest.raises(DataError, match=next(iter(said))):
+        layouts.read_sizes(tmp_path, kind)
+
+
 @pytest.mark.parametrize(("kind", "output"), [("gpt", "lm_head.weight"), ("bert", "cls.predictions.decoder.weight")])
 def test_an_output_of_its_own_is_refused(kind: str, output: str, tmp_path: Path) -> None:
     """Ours is tied to the token embeddings: theirs would be left out without a word."""
