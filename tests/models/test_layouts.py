@@ -171,6 +171,14 @@ def test_weights_that_another_attention_was_trained_with_are_refused(
         layouts.read_sizes(tmp_path, kind)
 
 
+def test_weights_in_several_files_are_told_with_the_way_to_one(tmp_path: Path) -> None:
+    layouts.export(ours("bert"), tmp_path)
+    (tmp_path / "model.safetensors").rename(tmp_path / "model-00001-of-00002.safetensors")
+    storage.write_json(tmp_path / "model.safetensors.index.json", {"weight_map": {}})
+    with pytest.raises(DataError, match=r"weights in several files.*max_shard_size"):
+        layouts.read_sizes(tmp_path, "bert")
+
+
 @pytest.mark.parametrize(("kind", "output"), [("gpt", "lm_head.weight"), ("bert", "cls.predictions.decoder.weight")])
 def test_an_output_of_its_own_is_refused(kind: str, output: str, tmp_path: Path) -> None:
     """Ours is tied to the token embeddings: theirs would be left out without a word."""
