@@ -179,6 +179,14 @@ def test_weights_in_several_files_are_told_with_the_way_to_one(tmp_path: Path) -
         layouts.read_sizes(tmp_path, "bert")
 
 
+def test_positions_and_token_types_in_half_precision_are_added_in_full(tmp_path: Path) -> None:
+    layout = layouts.layout_of("bert")
+    theirs = {name: w.bfloat16() for name, w in layout.to_theirs(ours("bert").state_dict()).items()}
+    theirs[layout.TYPES] = torch.full_like(theirs[layout.TYPES], 0.013)
+    expected = theirs[layout.OUTER["positions.weight"]].float() + theirs[layout.TYPES][0].float()
+    assert torch.equal(layout.to_ours(theirs)["positions.weight"], expected)
+
+
 @pytest.mark.parametrize(("kind", "output"), [("gpt", "lm_head.weight"), ("bert", "cls.predictions.decoder.weight")])
 def test_an_output_of_its_own_is_refused(kind: str, output: str, tmp_path: Path) -> None:
     """Ours is tied to the token embeddings: theirs would be left out without a word."""

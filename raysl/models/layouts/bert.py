@@ -89,7 +89,7 @@ def to_ours(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """From `BertForMaskedLM`, `BertForPreTraining` or the bare `BertModel`, whose head is then missing in the result."""
     full = {_full_name(name): tensor for name, tensor in state.items()}
     ours = {old: full[new] for old, new in OUTER.items()} | {old: full[new] for old, new in HEADS.items() if new in full}
-    ours["positions.weight"] = ours["positions.weight"] + full[TYPES][0]
+    ours["positions.weight"] = ours["positions.weight"].float() + full[TYPES][0].float()  # half precision would round it
     for layer in range(_num_layers(full, "bert.encoder.layer.")):
         ours |= {old: full[new] for old, new in _names(layer).items()}
         for kind in KINDS:
