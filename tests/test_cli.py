@@ -293,7 +293,7 @@ def test_a_run_that_will_need_labels_is_refused_without_them(
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["prepare.source=python_docs", "prepare.split.test=0"], r"prepare\.split\.test is 0\. .*evaluate\.split=validation"),
+        (["prepare.source=python_docs", "prepare.split.test=0"], r"split\.test is 0\. .*evaluate\.split=validation"),
         (
             ["prepare.source={type: images, path: x, folder_labels: false}", "pretrain={objective: simclr, model: resnet}",
              "release=null", "serve=null"],
