@@ -266,3 +266,19 @@ def test_sigterm_is_noted_first_and_ends_the_process_when_there_is_nothing_to_sa
     signals.over()
     with pytest.raises(SystemExit):
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize(("optimizer", "told"), [
+    ({"type": "lars"}, True), ({"type": "lars", "learning_rate": 0.3}, False), ({}, False),
+    ({"type": "lars", "learning_rate": 0.3, "scale": "linear", "reference_batch_size": 4096}, True),
+])  # fmt: skip
+def test_a_rate_at_which_lars_leaves_the_weights_as_they_are_is_told(
+    config: RunConfig, optimizer: dict[str, Any], told: bool
+) -> None:
+    """The default rate is AdamW's: with it LARS moves a matrix by a hundredth in a thousand steps."""
+    one = trainer()
+    one.config = PretrainConfig.model_validate({**TRAINING.model_dump(), "optimizer": optimizer})
+    with reporting(config, one, lambda _: None):
+        pass
+    warnings = [line["warning"] for line in read(config) if "warning" in line]
+    assert [warning.startswith("lars moves a matrix by 0.01") for warning in warnings] == [True] * told
