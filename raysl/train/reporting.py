@@ -145,7 +145,7 @@ def reporting(config: RunConfig, trainer: Trainer, hear: Callable[[dict[str, Any
         log_metrics(config.folder, STAGE, warning=text)
         hear({"warning": text})
 
-    lacking = too_few(len(trainer.rows), trainer.held_out, trainer.config, trainer.world.size)
+    lacking = too_few(trainer.rows, trainer.held_out, trainer.config, trainer.world.size)
     for said in [*lacking, *too_slow(trainer.config)]:
         warn(said)
     targets = writers(config, trainer.step, warn)
