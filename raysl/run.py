@@ -76,6 +76,7 @@ def run(config: RunConfig, redo: bool = False) -> list[Manifest]:
     `redo` makes those again that another config made, and no others: days of `prepare` are not repeated for a later stage.
     """
     _check_labels(config)
+    _check_test_rows(config)
     kept = ("prepare", "release")  # whose functions make them again in any case
     return [
         make(name, config, redo and (name not in kept or _as_now(config, name).begun_otherwise())) for name in stages(config)
@@ -86,9 +87,22 @@ def _check_labels(config: RunConfig) -> None:
     """ConfigError where stages after a long training would find no label."""
     source = config.prepare.source
     labelled = [name for name in ("finetune", "evaluate") if name in stages(config)]
-    if labelled and source.modality == "text" and getattr(source, "label_column", "") is None:
+    of_folders = getattr(source, "folder_labels", False)
+    if labelled and not of_folders and getattr(source, "label_column", "") is None:
+        way_out = "prepare.source.label_column" + (" or folder_labels=true" if source.modality == "images" else "")
         raise ConfigError(
-            f"`{labelled[0]}` needs labels, and source '{source.type}' yields none. Set prepare.source.label_column; "
+            f"`{labelled[0]}` needs labels, and source '{source.type}' yields none. Set {way_out}; "
             f"without labels leave out {' and '.join(labelled)} ({' '.join(f'{name}=null' for name in labelled)}), and "
             f"classify in serve.tasks."
+        )
+
+
+def _check_test_rows(config: RunConfig) -> None:
+    """ConfigError where `evaluate` would find no row after a long training."""
+    split = "" if config.evaluate is None else config.evaluate.split
+    if split and not getattr(config.prepare.split, split):
+        other = "validation" if split == "test" else "test"
+        raise ConfigError(
+            f"`evaluate` scores rows of the {split} split, and prepare.split.{split} is 0. Give it a share, or set "
+            f"evaluate.split={other}."
         )

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from raysl import cli, run, run_config
-from raysl.errors import DataError, RayslError, StageError
+from raysl.errors import ConfigError, DataError, RayslError, StageError
 from raysl.run_config import STAGES
 from raysl.stage import Stage, alone, section
 from raysl.train.config import FinetuneConfig
@@ -288,6 +288,28 @@ def test_a_run_that_will_need_labels_is_refused_without_them(
     run.run(run_config.load(smallest_yaml, ["finetune=null", "evaluate=null"]))
     run.run(run_config.load(smallest_yaml, ["prepare.source=python_docs"]))
     assert made == ["prepare", "pretrain", "release", *STAGES]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["prepare.source=python_docs", "prepare.split.test=0"], r"split\.test is 0\. .*evaluate\.split=validation"),
+        (
+            ["prepare.source={type: images, path: x, folder_labels: false}", "pretrain={objective: simclr, model: resnet}",
+             "release=null", "serve=null"],
+            r"'images' yields none\. Set prepare\.source\.label_column or folder_labels=true",
+        ),
+    ],
+    ids=["no test rows", "pictures without labels"],
+)  # fmt: skip
+def test_what_a_later_stage_would_lack_is_told_before_the_training(
+    smallest_yaml: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str], said: str
+) -> None:
+    made: list[str] = []
+    monkeypatch.setattr(run, "make", lambda name, *_: made.append(name))
+    with pytest.raises(ConfigError, match=said):
+        run.run(run_config.load(smallest_yaml, overrides))
+    assert made == []
 
 
 def test_interrupt_ends_with_130(smallest_yaml: Path) -> None:

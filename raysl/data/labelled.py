@@ -1,7 +1,7 @@
 """Labelled rows of a prepared folder: the classes, the rows of a split, and draws of a few labels."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, overload
@@ -17,6 +17,7 @@ from raysl.data.decode import EncodedRows
 from raysl.data.pixels import PixelRows, Pixels
 from raysl.data.prepared import ENCODED, PIXELS
 from raysl.errors import DataError
+from raysl.progress import say
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,47 @@ class Labelled:
 class Documents(Labelled):
     """Rows of text."""
 
-    texts: list[str]
+    texts: Sequence[str]
+
+
+class StoredTexts(Sequence[str]):
+    """Texts of documents by part and row, read each time they are gone through: a part once, and one at a time."""
+
+    def __init__(self, paths: Sequence[Path], parts: npt.NDArray[np.int64], rows: npt.NDArray[np.int64]) -> None:
+        """`parts` are places in `paths`."""
+        self._paths, self._parts, self._rows = paths, parts, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, place: int) -> str: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> "StoredTexts": ...
+
+    def __getitem__(self, place: int | slice) -> "str | StoredTexts":
+        if isinstance(place, slice):
+            return self.take(range(len(self))[place])
+        return next(iter(self.take([place])))
+
+    def __iter__(self) -> Iterator[str]:
+        order = np.argsort(self._parts, kind="stable")
+        texts = [""] * len(self)
+        for places in np.split(order, np.flatnonzero(np.diff(self._parts[order])) + 1):
+            if len(places):
+                column = pq.read_table(self._paths[self._parts[places[0]]], columns=[schema.TEXT])[schema.TEXT]
+                for place, text in zip(places.tolist(), column.take(self._rows[places]).to_pylist(), strict=True):
+                    texts[place] = text
+        return iter(texts)
+
+    def take(self, places: Sequence[int]) -> Self:
+        numbers = np.asarray(places, np.int64)
+        return type(self)(self._paths, self._parts[numbers], self._rows[numbers])
+
+    def __reduce__(self) -> tuple[type, tuple[list[str]]]:
+        """On another machine the parts may not be there: the texts travel."""
+        return list, (list(self),)
 
 
 class StoredPixels(Sequence[Pixels]):
@@ -82,7 +123,7 @@ class Pictures(Labelled):
 
 
 def _taken(column: Any, places: Sequence[int]) -> Any:
-    return column.take(places) if isinstance(column, StoredPixels) else [column[place] for place in places]
+    return column.take(places) if isinstance(column, StoredPixels | StoredTexts) else [column[place] for place in places]
 
 
 def read_split(prepared: Path, split: str) -> Labelled:
@@ -102,20 +143,24 @@ def read_split(prepared: Path, split: str) -> Labelled:
 
 
 def read_documents(prepared: Path, split: str, with_label: bool = False) -> Documents:
-    """Kept documents of one split in their order, all or those `with_label`. DataError where the folder holds none."""
+    """Kept documents of one split in their order, all or those `with_label`; their texts stay on the disk until they are
+    asked for. DataError where the folder holds none.
+    """
     paths = sorted((prepared / "documents").glob("part-*.parquet"))
     if not paths:
         raise DataError(f"No documents in {prepared / 'documents'}. Run `raysl prepare` first.")
-    ids, texts, labels = [], [], []
+    ids, labels, rows = list[str](), list[str | None](), list[npt.NDArray[np.int64]]()
     for path in paths:
-        table = pq.read_table(path, columns=[schema.ID, schema.TEXT, schema.LABEL, schema.SPLIT])
-        table = table.filter(pc.equal(table[schema.SPLIT], split))
+        table = pq.read_table(path, columns=[schema.ID, schema.LABEL, schema.SPLIT])
+        wanted = pc.equal(table[schema.SPLIT], split)
         if with_label:
-            table = table.filter(pc.is_valid(table[schema.LABEL]))
+            wanted = pc.and_(wanted, pc.is_valid(table[schema.LABEL]))
+        rows.append(np.flatnonzero(wanted.to_numpy()))
+        table = table.filter(wanted)
         ids += table[schema.ID].to_pylist()
-        texts += table[schema.TEXT].to_pylist()
         labels += table[schema.LABEL].to_pylist()
-    return Documents(ids, labels, texts)
+    parts = np.repeat(np.arange(len(paths)), [len(one) for one in rows])
+    return Documents(ids, labels, StoredTexts(paths, parts, np.concatenate(rows)))
 
 
 def draw_texts(prepared: Path, split: str, max_mb: float, seed: int) -> list[str]:
@@ -147,6 +192,18 @@ def class_numbers(rows: Labelled, classes: Sequence[str]) -> npt.NDArray[np.int6
     """Label of each row as its place in `classes`."""
     place = {label: number for number, label in enumerate(classes)}
     return np.array([place[label] for label in rows.labels if label is not None], np.int64)
+
+
+def tell_small_classes(stage: str, targets: npt.NDArray[np.int64], per_class: int | None, classes: Sequence[str]) -> None:
+    """Says which classes have fewer rows than are asked for: a draw takes all of theirs, and is less than its name says."""
+    counts = np.bincount(targets, minlength=len(classes))
+    small = int((counts < (per_class or 0)).sum())
+    if small:
+        fewest = int(counts.argmin())
+        say(
+            f"{stage}: {small} of {len(classes)} classes have fewer than labels_per_class={per_class} labelled rows in the "
+            f"train split, '{classes[fewest]}' the fewest ({counts[fewest]}); every draw takes all of theirs"
+        )
 
 
 def draw_per_class(targets: npt.NDArray[np.int64], per_class: int | None, seed: Sequence[int]) -> npt.NDArray[np.int64]:

@@ -60,6 +60,9 @@ class LocalShards:
 class Rows:
     """Base of `TokenRows` and `PixelRows`: rows 0..len-1 over all shards; a shard is opened when a row of it is read."""
 
+    left_out: int = 0
+    """Documents of the shards that are too short to be rows."""
+
     def __init__(self, shards: Shards, counts: Sequence[int]) -> None:
         """`counts` are the rows of each shard."""
         self.shards, self.counts = shards, list(counts)

@@ -57,7 +57,9 @@ class TokenRows(Rows):
         if not len(shards):
             raise DataError(f"No token shards in {where}. Run `raysl prepare` first, or give this split a larger share.")
         self.kind, self.length, self.min_tokens = kind, length, min_tokens
-        super().__init__(shards, [self._count(shards.facts(number)) for number in range(len(shards))])
+        facts = [shards.facts(number) for number in range(len(shards))]
+        super().__init__(shards, [self._count(one) for one in facts])
+        self.left_out = 0 if kind == "packed" else sum(one.rows for one in facts) - len(self)
         if not len(self):
             raise DataError(f"No {kind} of at least {min_tokens} tokens in {where}. Lower the length or prepare more text.")
 

@@ -38,6 +38,8 @@ def evaluate(config: RunConfig, redo: bool = False) -> Manifest:
     check_same_config(stage, redo)
     folder = stage.begin()
     protocol = few_label.build_protocol(config)
+    for per_class in sorted(config.evaluate.labels_per_class):
+        labelled.tell_small_classes("evaluate", protocol.targets, per_class, protocol.classes)
     report: dict[str, Any] = {
         "split": config.evaluate.split, "classes": protocol.classes, "test_rows": len(protocol.test),
     }  # fmt: skip

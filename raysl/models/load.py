@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from raysl import storage
 from raysl.catalog import MODELS
@@ -30,8 +31,19 @@ def save(model: nn.Module, folder: Path, description: dict[str, Any]) -> None:
     """Writes weights and description; each file is whole or absent."""
     folder.mkdir(parents=True, exist_ok=True)
     with storage.atomic_path(folder / WEIGHTS) as temporary:
-        save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, temporary)
+        save_file(apart(model.state_dict()), temporary)
     storage.write_json(folder / DESCRIPTION, description)
+
+
+def apart(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Each in memory of its own: tied weights under two names are two in a file, which safetensors refuses otherwise."""
+    found: dict[str, Tensor] = {}
+    taken: set[int] = set()
+    for name, tensor in weights.items():
+        memory = tensor.untyped_storage().data_ptr()
+        found[name] = tensor.clone(memory_format=torch.contiguous_format) if memory in taken else tensor.contiguous()
+        taken.add(memory)
+    return found
 
 
 def describe(encoder: Encoder, **more: Any) -> dict[str, Any]:

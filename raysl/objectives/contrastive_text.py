@@ -52,9 +52,11 @@ class ContrastiveText(Objective):
         first, second = views(rows, self.config.span_length, uniform(3))
         batch = as_tensors(first=first, second=second) | uniform.together()
         if self.config.hidden_words_weight:
-            share = self.config.hidden_words_rows
-            masked = first[: max(1, round(len(first) * share))]
-            inputs, labels = mask_tokens(masked, 0.15, self.encoder.vocab_size, uniform(3 * masked.shape[1])[: len(masked)])
+            chosen = max(1, round(uniform.num_rows * self.config.hidden_words_rows))  # the first ones of the global batch
+            own = int((uniform.places < chosen).sum())
+            masked = first[: max(1, own)]  # of a rank without any a row with nothing hidden: others wait for its gradients
+            random = uniform(3 * masked.shape[1])[: len(masked)]
+            inputs, labels = mask_tokens(masked, 0.15 if own else 0.0, self.encoder.vocab_size, random)
             batch |= as_tensors(masked=inputs, labels=labels, hidden=hidden_places(labels))
         return batch
 

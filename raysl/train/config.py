@@ -290,7 +290,8 @@ class FinetuneConfig(Config):
     probe_strength: float = Field(10.0, gt=0)
     """Inverse regularization (C) of the logistic regression the head starts from."""
     max_tokens: int = Field(256, ge=8)
-    """Tokens of a document that are read; longer ones are cut."""
+    """Tokens of a document that are read while it trains and by `evaluate`; longer ones are cut. A service reads up to
+    `release.max_tokens`, and `release` measures it on as many."""
     augment: AugmentConfig | None = None
     """How labelled images change from pass to pass (crop, flip, ...); null leaves them as they are. Not for text."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

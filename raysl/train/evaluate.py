@@ -18,11 +18,19 @@ from raysl.train.world import World, autocast
 HELD_OUT_ROWS = 1024
 FEWEST_ROWS = 8
 """Below it spread and rank say more of the split than of the encoder: two rows have a rank of 1."""
+MANY_LEFT_OUT = 0.1
+"""Share of the train documents that may be too short without a word."""
 
 
-def too_few(num_rows: int, held_out: Rows | None, config: PretrainConfig, num_ranks: int) -> list[str]:
-    """What `num_rows` of the train split and the rows of the held-out one do not suffice for, in words."""
+def too_few(rows: Rows, held_out: Rows | None, config: PretrainConfig, num_ranks: int) -> list[str]:
+    """What the rows of the train split and of the held-out one do not suffice for, in words."""
     found: list[str] = []
+    num_rows = len(rows)
+    if rows.left_out > MANY_LEFT_OUT * (num_rows + rows.left_out):
+        found.append(
+            f"{rows.left_out:,} of {num_rows + rows.left_out:,} train documents are too short for objective "
+            f"'{config.objective.type}' and are left out. Objectives 'bert' and 'gpt' read documents of any length."
+        )
     if compares_rows(config) and num_rows < config.global_batch_size:
         found.append(
             f"{num_rows} train rows for batches of {config.global_batch_size}: a row is in a batch more than once, and "

@@ -39,6 +39,7 @@ def finetune(config: RunConfig, redo: bool = False) -> Manifest:
     classes = labelled.largest_classes(train, config.finetune.num_classes)
     train = train.of_classes(classes)
     targets = labelled.class_numbers(train, classes)
+    labelled.tell_small_classes("finetune", targets, config.finetune.labels_per_class, classes)
     chosen = labelled.draw_per_class(targets, config.finetune.labels_per_class, (config.seed, 3))
     rows = train.take(chosen)
     metrics = finetune_rows(config, config.folder / "pretrain", rows, folder, classes)

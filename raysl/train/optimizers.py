@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from raysl.errors import ConfigError
-from raysl.train.config import OptimizerConfig
+from raysl.train.config import OptimizerConfig, PretrainConfig
 from raysl.train.eager import AdamW
 from raysl.train.lars import LARS
 from raysl.train.muon import Muon
@@ -17,6 +17,9 @@ MARKERS = {"positions", "position", "pos_embed", "cls_token", "class_token", "ma
 """Parts of a parameter's name that make it a learned place or a learned token: such tensors never decay."""
 EDGES = {"head", "heads", "classifier", "projection", "patches", "patch_embed", "enter", "leave"}
 """Parts of a name that make a weight an input or an output of the network: Muon leaves those to AdamW."""
+
+LEAST_REACH = 0.1
+"""Way of a matrix in a whole run, as a share of its norm, below which LARS leaves it about as it was drawn."""
 
 Group = dict[str, Any]
 
@@ -114,6 +117,18 @@ def peak_rate(config: OptimizerConfig, global_batch_size: int) -> float:
     share = global_batch_size / config.reference_batch_size
     factor = {"none": 1.0, "linear": share, "sqrt": math.sqrt(share)}[config.scale]
     return config.learning_rate * factor
+
+
+def too_slow(config: PretrainConfig) -> list[str]:
+    """What LARS cannot reach, in words: a step is rate x trust x norm, whatever the gradient, and momentum adds steps up."""
+    chosen, rate = config.optimizer, peak_rate(config.optimizer, config.global_batch_size)
+    reach = rate * chosen.trust_coefficient / (1 - chosen.momentum) * config.max_steps
+    if chosen.type != "lars" or reach >= LEAST_REACH:
+        return []
+    return [
+        f"lars moves a matrix by {reach:.2g} of its norm in {config.max_steps:,} steps at a peak rate of {rate:.3g}, "
+        f"too little to learn. Raise pretrain.optimizer.learning_rate (SimCLR: 0.3 with scale=linear)."
+    ]
 
 
 def rate_share(step: int, max_steps: int, config: OptimizerConfig) -> float:

@@ -13,6 +13,7 @@ from raysl.run_config import RunConfig
 from raysl.stage import log_metrics, whole_lines
 from raysl.train.evaluate import too_few
 from raysl.train.loop import Trainer
+from raysl.train.optimizers import too_slow
 
 STAGE, METRICS = "pretrain", "metrics.jsonl"
 MLFLOW_PAUSE_S = 60.0
@@ -144,8 +145,9 @@ def reporting(config: RunConfig, trainer: Trainer, hear: Callable[[dict[str, Any
         log_metrics(config.folder, STAGE, warning=text)
         hear({"warning": text})
 
-    for lacking in too_few(len(trainer.rows), trainer.held_out, trainer.config, trainer.world.size):
-        warn(lacking)
+    lacking = too_few(trainer.rows, trainer.held_out, trainer.config, trainer.world.size)
+    for said in [*lacking, *too_slow(trainer.config)]:
+        warn(said)
     targets = writers(config, trainer.step, warn)
 
     def report(metrics: dict[str, Any]) -> None:

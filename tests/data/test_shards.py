@@ -17,6 +17,7 @@ def test_packed_rows_hold_every_token_once_and_in_order(tmp_path: Path) -> None:
 
 def test_documents_are_slices_and_short_ones_are_left_out(tmp_path: Path) -> None:
     rows = TokenRows(write_shards(tmp_path, DOCUMENTS), "documents", length=4, min_tokens=4)
+    assert rows.left_out == 1
     assert [rows.row(i).tolist() for i in range(len(rows))] == [[10, 11, 12, 3], [15, 16, 17, 18, 19, 3]]
 
 

@@ -1,5 +1,6 @@
 """The protocol: same draws and test rows for all methods, and yardsticks that are real ones."""
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +94,24 @@ def test_a_yardstick_reads_texts_without_words_between_blanks(topics: tuple[str,
     rng = np.random.default_rng(0)
     rows = [("".join(rng.choice([*topics[n % 2]], 30)), str(n % 2)) for n in range(240)]
     assert predicted(rows[:160], rows[160:]) > 0.9
+
+
+def test_labelled_rows_without_a_known_word_are_no_fault() -> None:
+    rows = [("alpha beta gamma", "0"), ("alpha beta delta", "1")] * 80
+    texts = [text for text, _ in rows]
+    labelled = ["what nobody else says", "or ever said"]
+    predict = baselines.regression_predict(*baselines.tfidf(texts, labelled, texts))
+    assert len(predict(np.arange(2), np.arange(2))) == 160
+
+
+def test_pixels_of_many_rows_take_little_more_memory_than_what_comes_out() -> None:
+    rows = list(np.random.default_rng(0).integers(0, 256, (40, 3 * 128 * 128), np.uint8))
+    tracemalloc.start()
+    found = baselines.pixels(rows)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert np.array_equal(found, (np.stack(rows) / 255 - 0.5).astype(np.float32))
+    assert peak < 1.2 * found.nbytes
 
 
 def test_images_go_through_the_same_protocol(tmp_path: Path) -> None:

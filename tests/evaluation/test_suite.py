@@ -38,6 +38,17 @@ def test_images_without_a_test_split_are_scored_on_the_other(tmp_path: Path, mon
     assert (report["classifier"]["test_rows"], np.sum(report["confusion"]["matrix"])) == (30, 30)
 
 
+def test_budgets_that_a_class_cannot_fill_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = make_image_run(tmp_path, finetune=None, evaluate={"labels_per_class": [10, 40]})
+    jobs_done(monkeypatch)
+    report_of(config)
+    said = [line for line in capsys.readouterr().err.splitlines() if "labels_per_class" in line]
+    assert len(said) == 1
+    assert said[0].startswith("evaluate: 3 of 3 classes have fewer than labels_per_class=40 labelled rows")
+
+
 def test_settings_that_are_chosen_on_validation_see_no_score_of_the_test_split(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

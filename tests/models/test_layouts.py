@@ -156,6 +156,37 @@ def test_weights_of_another_network_are_refused_in_words(tmp_path: Path) -> None
         layouts.read_sizes(tmp_path, "gpt")
 
 
+@pytest.mark.parametrize(
+    ("kind", "said"), [("gpt", {"scale_attn_weights": False}), ("bert", {"is_decoder": True})], ids=["gpt", "bert"]
+)
+def test_weights_that_another_attention_was_trained_with_are_refused(
+    kind: str, said: dict[str, bool], tmp_path: Path
+) -> None:
+    layouts.export(ours(kind), tmp_path)
+    config = tmp_path / "config.json"
+    storage.write_json(config, storage.read_json(config) | {name: not value for name, value in said.items()})
+    layouts.read_sizes(tmp_path, kind)
+    storage.write_json(config, storage.read_json(config) | said)
+    with pytest.raises(DataError, match=next(iter(said))):
+        layouts.read_sizes(tmp_path, kind)
+
+
+def test_weights_in_several_files_are_told_with_the_way_to_one(tmp_path: Path) -> None:
+    layouts.export(ours("bert"), tmp_path)
+    (tmp_path / "model.safetensors").rename(tmp_path / "model-00001-of-00002.safetensors")
+    storage.write_json(tmp_path / "model.safetensors.index.json", {"weight_map": {}})
+    with pytest.raises(DataError, match=r"weights in several files.*max_shard_size"):
+        layouts.read_sizes(tmp_path, "bert")
+
+
+def test_positions_and_token_types_in_half_precision_are_added_in_full(tmp_path: Path) -> None:
+    layout = layouts.layout_of("bert")
+    theirs = {name: w.bfloat16() for name, w in layout.to_theirs(ours("bert").state_dict()).items()}
+    theirs[layout.TYPES] = torch.full_like(theirs[layout.TYPES], 0.013)
+    expected = theirs[layout.OUTER["positions.weight"]].float() + theirs[layout.TYPES][0].float()
+    assert torch.equal(layout.to_ours(theirs)["positions.weight"], expected)
+
+
 @pytest.mark.parametrize(("kind", "output"), [("gpt", "lm_head.weight"), ("bert", "cls.predictions.decoder.weight")])
 def test_an_output_of_its_own_is_refused(kind: str, output: str, tmp_path: Path) -> None:
     """Ours is tied to the token embeddings: theirs would be left out without a word."""

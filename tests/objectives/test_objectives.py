@@ -209,6 +209,25 @@ def test_hidden_words_add_a_second_part_to_the_contrast() -> None:
     assert output.loss.item() == pytest.approx(parts["contrast"] + 0.5 * parts["hidden_words"], abs=1e-5)
 
 
+def test_the_rows_with_hidden_words_are_the_same_on_any_number_of_ranks() -> None:
+    """Of 10 rows 2: three ranks hide words in the first row of two of them, and in none of the third."""
+    config = ContrastiveTextConfig(span_length=8, hidden_words_weight=0.5, hidden_words_rows=0.2)
+    objective = ContrastiveText(config, encoder(Bert, BertConfig))
+    rows = [np.random.default_rng(n).integers(5, VOCAB, 30).astype(np.int32) for n in range(10)]
+
+    def collated(step: int, rank: int, ranks: int) -> dict[str, torch.Tensor]:
+        places = np.arange(rank, 10, ranks)
+        return objective.collate([rows[place] for place in places], uniform_for(1, step, 10, places))
+
+    for step in range(5):
+        alone, parts = collated(step, 0, 1), [collated(step, rank, 3) for rank in range(3)]
+        labels = torch.cat([part["labels"] for part in parts])
+        assert torch.equal(labels[:2], alone["labels"])
+        assert (labels[2:] == IGNORED).all()
+    objective(parts[2], objective.targets(alone)).loss.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in objective.parameters())
+
+
 def test_embedding_ignores_padding_and_reads_long_documents_in_windows() -> None:
     model = encoder(Bert, BertConfig)
     short = np.array([10, 11, 12, SEP], np.int32)

@@ -110,6 +110,12 @@ def test_the_stage_fine_tunes_an_encoder_of_images(tmp_path: Path) -> None:
     assert logits.shape == (40, 3)
 
 
+def test_a_class_with_too_few_labels_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = make_image_run(tmp_path, finetune={"num_classes": 3, "epochs": 0, "labels_per_class": 90})
+    assert finetune(config).counts["labelled_rows"] == 90
+    assert "finetune: 3 of 3 classes have fewer than labels_per_class=90 labelled rows" in capsys.readouterr().err
+
+
 def test_nothing_to_validate_on_gives_no_validation_scores(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A 0 would read as total overfitting."""
     config = make_image_run(tmp_path)

@@ -6,6 +6,7 @@ import re
 import signal
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -31,10 +32,21 @@ def config(smallest_yaml: Path) -> RunConfig:
 TRAINING = PretrainConfig.model_validate({"objective": "bert", "model": "bert", "global_batch_size": 16})
 
 
+@dataclass
+class Rows:
+    """As far as it is asked for."""
+
+    number: int
+    left_out: int = 0
+
+    def __len__(self) -> int:
+        return self.number
+
+
 def trainer(step: int = 0, rank: int = 0) -> Any:
     world = SimpleNamespace(**{**vars(single("cpu")), "rank": rank})
     return SimpleNamespace(
-        world=world, step=step, rows=[1, 2], held_out=range(100), report=None, precision=torch.float32, config=TRAINING
+        world=world, step=step, rows=Rows(2), held_out=range(100), report=None, precision=torch.float32, config=TRAINING
     )
 
 
@@ -215,7 +227,7 @@ def test_too_few_held_out_rows_are_told(config: RunConfig, num_rows: int, num_ra
 ])  # fmt: skip
 def test_too_few_rows_to_compare_are_told(config: RunConfig, num_rows: int, held_out: int, said: list[str]) -> None:
     one = trainer()
-    one.rows, one.held_out = range(num_rows), range(held_out)
+    one.rows, one.held_out = Rows(num_rows), range(held_out)
     one.config = PretrainConfig.model_validate({**TRAINING.model_dump(), "objective": "contrastive_text"})
     with reporting(config, one, lambda _: None):
         pass
@@ -266,3 +278,29 @@ def test_sigterm_is_noted_first_and_ends_the_process_when_there_is_nothing_to_sa
     signals.over()
     with pytest.raises(SystemExit):
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize(("left_out", "said"), [(10, []), (30, ["30 of 120 train documents are too short for objective"])])
+def test_documents_that_are_too_short_to_train_on_are_told(config: RunConfig, left_out: int, said: list[str]) -> None:
+    one = trainer()
+    one.rows = Rows(120 - left_out, left_out)
+    with reporting(config, one, lambda _: None):
+        pass
+    warnings = [line["warning"] for line in read(config) if "warning" in line]
+    assert [warning[: len(text)] for text, warning in zip(said, warnings, strict=True)] == said
+
+
+@pytest.mark.parametrize(("optimizer", "told"), [
+    ({"type": "lars"}, True), ({"type": "lars", "learning_rate": 0.3}, False), ({}, False),
+    ({"type": "lars", "learning_rate": 0.3, "scale": "linear", "reference_batch_size": 4096}, True),
+])  # fmt: skip
+def test_a_rate_at_which_lars_leaves_the_weights_as_they_are_is_told(
+    config: RunConfig, optimizer: dict[str, Any], told: bool
+) -> None:
+    """The default rate is AdamW's: with it LARS moves a matrix by a hundredth in a thousand steps."""
+    one = trainer()
+    one.config = PretrainConfig.model_validate({**TRAINING.model_dump(), "optimizer": optimizer})
+    with reporting(config, one, lambda _: None):
+        pass
+    warnings = [line["warning"] for line in read(config) if "warning" in line]
+    assert [warning.startswith("lars moves a matrix by 0.01") for warning in warnings] == [True] * told

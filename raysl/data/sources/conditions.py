@@ -60,15 +60,19 @@ class ConditionConfig(Config):
 
 def holds(condition: ConditionConfig, column: pa.ChunkedArray) -> pa.ChunkedArray:
     """For each value of the column whether it passes; no nulls. Raises DataError for values that it cannot test."""
+    if pa.types.is_nested(column.type):
+        raise _untestable(condition, column)
     try:
-        if pa.types.is_nested(column.type):
-            raise pa.ArrowNotImplementedError
         return _passed(condition, column)
     except pa.ArrowNotImplementedError as error:
-        raise DataError(
-            f"where: the column '{condition.column}' holds {column.type}, which this condition cannot test. "
-            "Name a column of numbers or text."
-        ) from error
+        raise _untestable(condition, column) from error
+
+
+def _untestable(condition: ConditionConfig, column: pa.ChunkedArray) -> DataError:
+    return DataError(
+        f"where: the column '{condition.column}' holds {column.type}, which this condition cannot test. "
+        "Name a column of numbers or text."
+    )
 
 
 def _passed(condition: ConditionConfig, column: pa.ChunkedArray) -> pa.ChunkedArray:

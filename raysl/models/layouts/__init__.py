@@ -80,6 +80,11 @@ def _heads(folder: Path, model_type: str, kind: str | None) -> tuple[dict[str, A
         if not (folder / WEIGHTS).is_file():
             raise DataError(f"{folder} needs {WEIGHTS}: `safetensors.torch.save_file(model.state_dict(), ...)`.")
         return {}, read_shapes(folder / WEIGHTS)
+    if (folder / f"{WEIGHTS}.index.json").is_file() and not (folder / WEIGHTS).is_file():
+        raise DataError(
+            f"{folder} has its weights in several files. Save them in one: "
+            f"`model.save_pretrained(folder, max_shard_size='1TB')` of transformers."
+        )
     if not (path.is_file() and (folder / WEIGHTS).is_file()):
         raise DataError(f"{folder} needs {CONFIG} and {WEIGHTS}, as `save_pretrained` of transformers writes them.")
     theirs = read_object(path)

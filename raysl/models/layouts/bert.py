@@ -38,6 +38,8 @@ def sizes(config: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
     """Keys of our `bert` model; DataError where the network computes something else."""
     if config.get("hidden_act", "gelu") != "gelu" or config.get("layer_norm_eps", 1e-12) != 1e-12:
         raise DataError("BERT is read with hidden_act gelu and layer_norm_eps 1e-12 only.")
+    if config.get("is_decoder", False):
+        raise DataError("BERT is read as an encoder, whose tokens see both sides, not with is_decoder.")
     if config.get("position_embedding_type", "absolute") != "absolute":
         raise DataError(f"BERT with {config['position_embedding_type']} positions is not supported, only absolute ones.")
     if not config.get("tie_word_embeddings", True) and f"{HEAD}decoder.weight" in shapes:
@@ -87,7 +89,7 @@ def to_ours(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """From `BertForMaskedLM`, `BertForPreTraining` or the bare `BertModel`, whose head is then missing in the result."""
     full = {_full_name(name): tensor for name, tensor in state.items()}
     ours = {old: full[new] for old, new in OUTER.items()} | {old: full[new] for old, new in HEADS.items() if new in full}
-    ours["positions.weight"] = ours["positions.weight"] + full[TYPES][0]
+    ours["positions.weight"] = ours["positions.weight"].float() + full[TYPES][0].float()  # half precision would round it
     for layer in range(_num_layers(full, "bert.encoder.layer.")):
         ours |= {old: full[new] for old, new in _names(layer).items()}
         for kind in KINDS:

@@ -27,6 +27,8 @@ def sizes(config: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
         raise DataError(f"GPT-2 with activation_function '{config['activation_function']}' is not supported, only gelu_new.")
     if config.get("layer_norm_epsilon", 1e-5) != 1e-5 or config.get("scale_attn_by_inverse_layer_idx", False):
         raise DataError("GPT-2 is read with layer_norm_epsilon 1e-5 and without scale_attn_by_inverse_layer_idx only.")
+    if not config.get("scale_attn_weights", True):
+        raise DataError("GPT-2 is read with scale_attn_weights only.")
     if not config.get("tie_word_embeddings", True) and "lm_head.weight" in shapes:
         raise DataError("GPT-2 is read with its output tied to the token embeddings (tie_word_embeddings) only.")
     return {
