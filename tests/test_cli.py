@@ -286,9 +286,35 @@ def test_a_run_that_will_need_labels_is_refused_without_them(
     assert "`finetune` needs labels, and source 'files' yields none. Set prepare.source.label_column; without" in said
     made: list[str] = []
     monkeypatch.setattr(run, "make", lambda name, *_: made.append(name))
-    run.run(run_config.load(smallest_yaml, ["finetune=null", "evaluate=null"]))
+    run.run(run_config.load(smallest_yaml, ["finetune=null", "evaluate=null", "serve.tasks=[embed]"]))
     run.run(run_config.load(smallest_yaml, ["prepare.source=python_docs"]))
     assert made == ["prepare", "pretrain", "release", *STAGES]
+
+
+@pytest.mark.parametrize(("given", "said"), [
+    (["serve.tasks=[classify, embed]", "finetune=null"], "'classify' needs a section `finetune:`. Give that, or leave the "
+     "task out: serve.tasks=[embed]."),
+    (["serve.tasks=[search]", "release.search_documents=0"], "'search' needs release.search_documents above 0. Give that, "
+     "or leave the task out: serve=null."),
+    (["serve.tasks=[embed, {type: generate}]"], "'generate' needs pretrain.model 'gpt'. Give that, or"),
+])  # fmt: skip
+def test_a_run_that_could_not_be_served_is_refused(
+    given: list[str], said: str, smallest_yaml: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(run, "make", lambda name, *_: pytest.fail(f"{name} was made"))
+    assert f"serve.tasks: {said}" in refused(capsys, "run", smallest_yaml, "evaluate=null",
+                                             "prepare.source.label_column=topic", *given)  # fmt: skip
+
+
+@pytest.mark.parametrize("given", [
+    ["release=null", "finetune=null", "evaluate=null"],  # a version that is there
+    ["serve.tasks=[generate]", "pretrain.model=gpt", "pretrain.objective=gpt"],
+])  # fmt: skip
+def test_a_run_that_can_be_served_is_made(given: list[str], smallest_yaml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    monkeypatch.setattr(run, "make", lambda name, *_: made.append(name))
+    run.run(run_config.load(smallest_yaml, ["prepare.source.label_column=topic", *given]))
+    assert made
 
 
 @pytest.mark.parametrize(
