@@ -49,6 +49,7 @@ COMMANDS = {
     "demo": Command("Run all stages, serve, ask and watch; ends in one table.", None, ("redo",), "raysl.demo:demo"),
     "report": Command("Write report.html of a run folder again.", None, (), "raysl.report:build"),
 }
+STOPPED = "stopped; the same command goes on from here"
 FLAGS = {
     "redo": "make the stage again where another config made it",
     "serve": "go on into serving after the last stage",
@@ -123,7 +124,8 @@ def _guarded(name: str, arguments: argparse.Namespace) -> int:
             config = _checked(name, arguments)
             lines = _execute(name, arguments, config)
         except (KeyboardInterrupt, SystemExit):  # Ray Train on a joined cluster makes the second one of Ctrl-C
-            print("stopped; the same command goes on from here", file=sys.stderr)
+            if config is None:
+                print(STOPPED, file=sys.stderr)
             return 143 if ended else 130
         except Exception as error:
             mistake = _find_mistake(error, RayslError)
@@ -199,6 +201,9 @@ def _execute(name: str, arguments: argparse.Namespace, config: "RunConfig") -> l
             result = _function(name)(config, **_options(name, arguments))
             if getattr(arguments, "serve", False):
                 _function("serve")(config)
+        except (KeyboardInterrupt, SystemExit):
+            say(STOPPED)  # at once: who sent SIGTERM may not wait until the cluster is left
+            raise
         finally:
             _disconnect()
     return _ending(name, arguments, config, result)

@@ -387,14 +387,19 @@ def test_sigterm_while_ray_data_is_at_work_keeps_what_is_made(smallest_yaml: Pat
     assert clean.is_dir()
 
 
-def test_the_end_of_ctrl_c_in_ray_train_is_no_success(smallest_yaml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_end_of_ctrl_c_in_ray_train_is_no_success(
+    smallest_yaml: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     """On a cluster that was joined its handler ends the process with 0."""
 
     def end(*_: object) -> None:
         raise SystemExit(0)
 
     monkeypatch.setattr(cli, "_function", lambda _: end)
+    monkeypatch.setattr(cli, "_disconnect", lambda: said.append(capfd.readouterr().err.splitlines()[-1]))
+    said: list[str] = []
     assert cli.main(["report", str(smallest_yaml)]) == 130
+    assert said == [cli.STOPPED], "told after the cluster was left, which may take longer than a job system waits"
 
 
 @pytest.mark.parametrize("stage", STAGES)
