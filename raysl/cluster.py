@@ -93,6 +93,17 @@ def _own_sigterm() -> Iterator[None]:
     signal.signal(signal.SIGTERM, listener)  # the core's is below Python's, which does not know it
 
 
+@contextmanager
+def same_interrupt_handler() -> Iterator[None]:
+    """Ray Tune, and Ray Train on a joined cluster, leave a handler behind, which would take the next Ctrl-C too."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGINT) is not before:
+            signal.signal(signal.SIGINT, before)
+
+
 def own() -> bool:
     """Whether this cluster is one node that a command started for itself and that ends with it."""
     import ray
