@@ -17,6 +17,7 @@ export RAY_USAGE_STATS_ENABLED = 0
 .PHONY: help demo install test lint bench clean
 
 help:
+	@echo "make install      put raysl into .venv"
 	@echo "make demo         raw documents to a served, queried model, in .venv, on this machine"
 	@echo "make test         ruff, mypy, plain tests, then those that start Ray"
 	@echo "make lint         ruff and mypy"

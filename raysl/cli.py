@@ -1,19 +1,23 @@
 """raysl <command> <yaml> key=value ...: checks the whole YAML first, imports what the command needs after that.
 
 Exit codes: 0 done, 1 a fault of raysl (traceback in the log), 2 a mistake of the user (one message), 130 stopped by hand,
-141 nobody reads the output any more (`raysl ... | head`).
+141 nobody reads the output any more (`raysl ... | head`), 143 ended by SIGTERM, as job systems send it.
 """
 
 import argparse
 import difflib
 import os
 import shlex
+import signal
 import sys
+import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -45,6 +49,7 @@ COMMANDS = {
     "demo": Command("Run all stages, serve, ask and watch; ends in one table.", None, ("redo",), "raysl.demo:demo"),
     "report": Command("Write report.html of a run folder again.", None, (), "raysl.report:build"),
 }
+STOPPED = "stopped; the same command goes on from here"
 FLAGS = {
     "redo": "make the stage again where another config made it",
     "serve": "go on into serving after the last stage",
@@ -114,20 +119,43 @@ def _guarded(name: str, arguments: argparse.Namespace) -> int:
     from raysl.errors import RayslError
 
     config: RunConfig | None = None
-    try:
-        config = _checked(name, arguments)
-        lines = _execute(name, arguments, config)
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        return 130
-    except Exception as error:
-        mistake = _find_mistake(error, RayslError)
-        if mistake is not None:
-            return _mistake(str(mistake))
-        return _fault(error, config)
+    with _ended_as_by_hand() as ended:
+        try:
+            config = _checked(name, arguments)
+            lines = _execute(name, arguments, config)
+        except (KeyboardInterrupt, SystemExit):  # Ray Train on a joined cluster makes the second one of Ctrl-C
+            if config is None:
+                print(STOPPED, file=sys.stderr)
+            return 143 if ended else 130
+        except Exception as error:
+            mistake = _find_mistake(error, RayslError)
+            if mistake is not None:
+                return _mistake(str(mistake))
+            return _fault(error, config)
     for line in lines:
         print(line)
     return 0
+
+
+@contextmanager
+def _ended_as_by_hand() -> Iterator[list[int]]:
+    """SIGTERM does what Ctrl-C would at that moment, whoever listens to it; the list then holds its number."""
+    ended: list[int] = []
+
+    def end(number: int, frame: FrameType | None) -> None:
+        ended.append(number)
+        heard = signal.getsignal(signal.SIGINT)
+        if not callable(heard):  # a shell's background jobs start deaf to Ctrl-C
+            raise KeyboardInterrupt
+        heard(signal.SIGINT, frame)
+
+    hears = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, end) if hears else None
+    try:
+        yield ended
+    finally:
+        if hears:
+            signal.signal(signal.SIGTERM, before)
 
 
 def _checked(name: str, arguments: argparse.Namespace) -> "RunConfig":
@@ -173,6 +201,9 @@ def _execute(name: str, arguments: argparse.Namespace, config: "RunConfig") -> l
             result = _function(name)(config, **_options(name, arguments))
             if getattr(arguments, "serve", False):
                 _function("serve")(config)
+        except (KeyboardInterrupt, SystemExit):
+            say(STOPPED)  # at once: who sent SIGTERM may not wait until the cluster is left
+            raise
         finally:
             _disconnect()
     return _ending(name, arguments, config, result)

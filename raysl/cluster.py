@@ -6,12 +6,13 @@ Everything that tames Ray's defaults stands here.
 import importlib
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from threading import Thread
+from threading import Thread, current_thread, main_thread
 from typing import Any, TextIO, TypeVar
 from unittest.mock import patch
 
@@ -65,16 +66,42 @@ def connect(num_cpus: int | None = None, temp_dir: str | None = None, importing:
 
     if ray.is_initialized():
         return
-    if joins():
-        context = _join(ray)
-    else:
-        context = _start_local(ray, {"num_cpus": num_cpus, "_temp_dir": temp_dir}, importing)
+    with _own_sigterm():
+        if joins():
+            context = _join(ray)
+        else:
+            context = _start_local(ray, {"num_cpus": num_cpus, "_temp_dir": temp_dir}, importing)
     logger.info("Ray's own logs: %s/logs", context.address_info["session_dir"])
     _tame_ray_data()
     if own():
         from raysl import own_data
 
         _while_connected.enter_context(own_data.without_actors())
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Leaves SIGTERM to who listens to it. Ray takes it when it starts, and its core ends the process without a word."""
+    from ray._private import utils
+
+    listener = signal.getsignal(signal.SIGTERM)
+    if not callable(listener) or current_thread() is not main_thread():
+        yield
+        return
+    with patch.object(utils, "set_sigterm_handler"):
+        yield
+    signal.signal(signal.SIGTERM, listener)  # the core's is below Python's, which does not know it
+
+
+@contextmanager
+def same_interrupt_handler() -> Iterator[None]:
+    """Ray Tune, and Ray Train on a joined cluster, leave a handler behind, which would take the next Ctrl-C too."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGINT) is not before:
+            signal.signal(signal.SIGINT, before)
 
 
 def own() -> bool:

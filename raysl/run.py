@@ -7,6 +7,7 @@ from typing import Any
 from raysl import config as base
 from raysl import storage
 from raysl.errors import ConfigError
+from raysl.models.config import BertConfig
 from raysl.progress import say
 from raysl.run_config import STAGES, RunConfig
 from raysl.stage import Manifest, Stage, alone, check_same_config, read_manifest, section, usual_limits
@@ -77,6 +78,7 @@ def run(config: RunConfig, redo: bool = False) -> list[Manifest]:
     """
     _check_labels(config)
     _check_test_rows(config)
+    _check_tasks(config)
     kept = ("prepare", "release")  # whose functions make them again in any case
     return [
         make(name, config, redo and (name not in kept or _as_now(config, name).begun_otherwise())) for name in stages(config)
@@ -106,3 +108,22 @@ def _check_test_rows(config: RunConfig) -> None:
             f"`evaluate` scores rows of the {split} split, and prepare.split.{split} is 0. Give it a share, or set "
             f"evaluate.split={other}."
         )
+
+
+def _check_tasks(config: RunConfig) -> None:
+    """ConfigError where the version that the stages end with would lack what a task of the service answers with."""
+    if config.release is None or config.serve is None:
+        return
+    asked = {
+        "classify": ("a section `finetune:`", config.finetune is None),
+        "search": ("release.search_documents above 0", not config.release.search_documents),
+        "generate": (
+            "pretrain.model 'gpt'", config.pretrain is not None and isinstance(config.pretrain.model, BertConfig),
+        ),
+    }  # fmt: skip
+    for task in config.serve.tasks:
+        needed, lacks = asked.get(task.type, ("", False))
+        if lacks:
+            left = ", ".join(other.type for other in config.serve.tasks if other is not task)
+            fix = f"serve.tasks=[{left}]" if left else "serve=null"
+            raise ConfigError(f"serve.tasks: '{task.type}' needs {needed}. Give that, or leave the task out: {fix}.")

@@ -1,9 +1,12 @@
 """What a setting `device` asks of a cluster, which addresses lead to one, and what is said meanwhile."""
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
 import ray
+from ray._private import utils
 
 from raysl import cluster
 from raysl.errors import ConfigError
@@ -45,3 +48,17 @@ def test_a_gpu_that_never_comes_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
         ConfigError, match=r"device=cuda needs a GPU and the cluster has none\. Use device=auto.*RAYSL_AUTOSCALING=1"
     ):
         cluster.takes_gpus("cuda")
+
+
+def test_sigterm_stays_with_who_listens_to_it_when_ray_starts() -> None:
+    heard: list[str] = []
+    before = signal.signal(signal.SIGTERM, lambda *_: heard.append("listener"))
+    try:
+        with cluster._own_sigterm():
+            utils.set_sigterm_handler(lambda *_: heard.append("ray"))
+            os.kill(os.getpid(), signal.SIGTERM)
+            signal.signal(signal.SIGTERM, lambda *_: heard.append("core"))
+        os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert heard == ["listener", "listener"]

@@ -119,7 +119,6 @@ def serve(config: RunConfig) -> None:
     """Serves the production version until Ctrl-C or SIGTERM; a version promoted meanwhile takes its place."""
     with StopSignals() as stop:
         with start(config) as service:
-            stop.install()
             for line in hello(service):
                 say(line)
             while not stop.event.wait(WATCH_SECONDS):
@@ -272,17 +271,12 @@ class StopSignals:
         self.event = threading.Event()
         self._kept: dict[int, Any] = {}
 
-    def install(self) -> None:
-        """Once more after Ray has started: its core takes SIGTERM for itself and aborts."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            kept = signal.signal(number, self._stop)
-            self._kept.setdefault(number, kept)
-
     def _stop(self, number: int, frame: FrameType | None) -> None:
         self.event.set()
 
     def __enter__(self) -> Self:
-        self.install()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._kept[number] = signal.signal(number, self._stop)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -13,6 +13,8 @@ from raysl.serve.service import Service, Settings
 
 DEPLOYMENT = "replica"
 MAX_START_ATTEMPTS = 3
+LOOK_BACK_SECONDS = 11
+"""Time whose requests in flight decide on replicas; Ray wants more of it than the 10 s between two reports of a replica."""
 CLOSING_SECONDS = 5
 """For a replica to write its records once the requests in flight are answered."""
 
@@ -59,7 +61,7 @@ def application(settings: Settings, port_path: str | None, local: bool) -> Appli
     scaling = {
         "min_replicas": config.min_replicas, "max_replicas": config.max_replicas,
         "policy": {"policy_function": ByRequestsInFlight, "policy_kwargs": {"target": config.target_ongoing_requests}},
-        "look_back_period_s": 10, "upscale_delay_s": 5, "downscale_delay_s": 120,
+        "look_back_period_s": LOOK_BACK_SECONDS, "upscale_delay_s": 5, "downscale_delay_s": 120,
     }  # fmt: skip
     fixed = config.min_replicas == config.max_replicas
     deployment = serve.deployment(

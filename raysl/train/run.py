@@ -93,7 +93,7 @@ def train(config: RunConfig, on_message: Callable[[dict[str, Any]], None]) -> di
         )
 
     try:
-        with _listening(Followed(config.folder), on_message):
+        with _listening(Followed(config.folder), on_message), cluster.same_interrupt_handler():
             result = fit(trainer, config.folder / PRETRAIN / CHECKPOINTS, settings.max_failures > 0)
     except ray.train.TrainingFailedError as error:
         if use_gpu and any(sign in str(error) for sign in NO_CUDA):

@@ -6,10 +6,8 @@ before the cluster starts, so that Ray only spreads the trials and stops bad one
 
 import logging
 import shlex
-import signal
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,7 +112,7 @@ def _run(
             name="ray", storage_path=str(config.folder / FOLDER / ".ray"), verbose=0, callbacks=[shown]
         ),
     )  # fmt: skip
-    with _same_interrupt_handler():
+    with cluster.same_interrupt_handler():
         results = tuner.fit()
     storage.remove(config.folder / FOLDER / ".ray")
     if len(shown.ended) < len(planned):
@@ -130,17 +128,6 @@ def _run(
         if "trace" in found:
             logger.error("trial %03d failed:\n%s", number, found["trace"])
     return ended
-
-
-@contextmanager
-def _same_interrupt_handler() -> Iterator[None]:
-    """Ray Tune leaves its own handler behind, which would take the next Ctrl-C too."""
-    before = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    finally:
-        if signal.getsignal(signal.SIGINT) is not before:
-            signal.signal(signal.SIGINT, before)
 
 
 def _scheduler(settings: TuneConfig, planned: Sequence[Trial]) -> Any:

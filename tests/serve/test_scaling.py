@@ -1,5 +1,6 @@
 """Replicas follow the requests in flight."""
 
+import warnings
 from types import SimpleNamespace
 
 import pytest
@@ -27,3 +28,12 @@ def test_a_version_that_takes_over_begins_with_as_many_replicas_as_there_are(
     scaling = deployment.application(several, None, local=True)._bound_deployment._deployment_config.autoscaling_config
     assert scaling is not None
     assert (scaling.min_replicas, scaling.max_replicas, scaling.initial_replicas) == (1, 4, None)
+
+
+def test_a_service_that_scales_does_not_lean_on_what_a_later_ray_refuses(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deployment.ray, "cluster_resources", dict)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        deployment.application(with_config(settings, min_replicas=1, max_replicas=4), None, local=True)

@@ -217,6 +217,22 @@ def test_what_a_worker_died_of_is_in_the_log(
     assert "[Rank 1 Error Snippet]:\nTraceback\n  in forward\nValueError: too large" in caplog.text
 
 
+def test_ctrl_c_after_the_training_is_not_for_ray_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a joined cluster its handler stays: in a later stage it would stop a training that has ended, and nothing else."""
+    before = signal.getsignal(signal.SIGINT)
+
+    def fit() -> SimpleNamespace:
+        signal.signal(signal.SIGINT, lambda *_: None)
+        return SimpleNamespace(return_value={"loss": 1.0})
+
+    without_ray(monkeypatch, fit)
+    try:
+        run.train(config_of(tmp_path, device="cpu"), lambda message: None)
+        assert signal.getsignal(signal.SIGINT) is before
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_workers_that_the_cluster_cannot_hold_are_refused(ray_cluster: Path) -> None:
     with pytest.raises(ConfigError, match=r"num_workers=9 needs 9 CPUs and the cluster has 2"):
         pretrain(config_of(ray_cluster / "nine", num_workers=9))

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from raysl.data.images import SUFFIXES
 from raysl.data.sources.base import INVALID_UTF8, BadRows, as_text, plain, records
 from raysl.data.sources.image_source import ImageRow
-from raysl.data.sources.stores import arrow_file, open_bytes, raise_out_of_reach, stamp
+from raysl.data.sources.stores import arrow_file, left_by_macos, open_bytes, raise_out_of_reach, stamp
 
 MAX_MEMBERS = 1024
 """Pictures of one unit, at most, where they can be counted without reading them."""
@@ -67,8 +67,8 @@ def read(path: str, name: str, start: int, stop: int, columns: Columns, bad: Bad
 
 
 def is_hidden(name: str) -> bool:
-    """Files that systems leave beside pictures: ._photo.jpg, __MACOSX/..."""
-    return any((part.startswith(".") and part != ".") or part == "__MACOSX" for part in name.split("/"))
+    """Files that systems leave beside pictures: ._photo.jpg, __MACOSX/..., .thumbnails/..."""
+    return left_by_macos(name) or any(part.startswith(".") and part != "." for part in name.split("/"))
 
 
 def columns_of(path: str) -> list[str] | None:

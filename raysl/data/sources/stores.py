@@ -65,7 +65,7 @@ def root_of(path: str) -> str:
 
 
 def find(path: str) -> list[StoredFile]:
-    """All files that a path, a folder or a glob names, in the order of their names.
+    """All files that a path, a folder or a glob names, in the order of their names, without those of `left_by_macos`.
 
     Raises DataError where a path without a glob does not exist, a folder cannot be listed, or the store cannot be reached.
     """
@@ -77,7 +77,13 @@ def find(path: str) -> list[StoredFile]:
         raise
     if not found and not glob.has_magic(path) and (is_remote(path) or not os.path.isdir(path)):
         raise DataError(f"{path} does not exist. Give prepare.source.path a file, a folder or a glob.")
-    return sorted(found, key=lambda file: file.name.split("/"))
+    wanted = (file for file in found if not left_by_macos(file.name))
+    return sorted(wanted, key=lambda file: file.name.split("/"))
+
+
+def left_by_macos(name: str) -> bool:
+    """What it puts beside the files that it copies or packs, under names of the same kind: ._notes.txt, __MACOSX/..."""
+    return any(part.startswith("._") or part == "__MACOSX" for part in name.split("/"))
 
 
 def _local_files(path: str, root: str) -> Iterator[StoredFile]:

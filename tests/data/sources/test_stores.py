@@ -96,6 +96,17 @@ def test_links_to_folders_are_followed_and_each_folder_is_read_once(tmp_path: Pa
     assert [row["text"] for row in read(str(tmp_path / "docs"))[0] if row["id"] == "b/x/y/two.txt"] == ["text"]
 
 
+@pytest.mark.parametrize("path", ["docs", "docs/", "docs/**/*", "docs/._*"])
+def test_what_a_mac_leaves_beside_files_is_no_data(tmp_path: Path, path: str) -> None:
+    write_files(tmp_path / "docs")
+    before = read(str(tmp_path / "docs")), Files(Files.Config(path=str(tmp_path / "docs"))).fingerprint()
+    for name in ("._a.jsonl", "deep/._d.parquet", "__MACOSX/deep/._a.b.txt", "__MACOSX/a.txt"):
+        (tmp_path / "docs" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "docs" / name).write_bytes(b"\0\5\x16\7 Mac OS X")
+    assert names(f"{tmp_path}/{path}") == ([] if "._" in path else names(tmp_path / "docs"))
+    assert (read(str(tmp_path / "docs")), Files(Files.Config(path=str(tmp_path / "docs"))).fingerprint()) == before
+
+
 @pytest.mark.parametrize("name", ["deep", "link"])
 def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     write_files(tmp_path / "docs")
