@@ -299,7 +299,7 @@ def test_a_killed_worker_costs_one_unit(
     copy_corpus(prepared, tmp_path)
     process = start(tmp_path, **section)
     work, killed = tmp_path / "run" / "prepare" / "work", set[int]()
-    while process.poll() is None and not (work / over).exists():
+    while process.poll() is None and not (work / over).exists() and len(killed) < 2:
         if list(work.glob(at_work)):  # a task is at work
             for pid in descendants(process.pid):
                 if "ray::Map" in command(pid) and len(killed) < 2:
