@@ -185,11 +185,12 @@ def _start_local(ray: Any, options: dict[str, Any], importing: str) -> Any:
 @contextmanager
 def _few_processes() -> Iterator[None]:
     """One node that ends with the command needs no API server (Ray waits 1.5 s for its start), no autoscaler, and nobody
-    who reads what the workers print: it stays in their files.
+    who reads what the workers print: it stays in their files. Its agent listens on any free port: for the usual one, which
+    another cluster of the machine has, it would try for 3 s before the node is up.
     """
     from ray._private import node, parameter
 
-    few = partial(parameter.RayParams, no_monitor=True, include_log_monitor=False)
+    few = partial(parameter.RayParams, no_monitor=True, include_log_monitor=False, dashboard_agent_listen_port=0)
     with patch.object(parameter, "RayParams", few), patch.object(node.Node, "start_api_server"):
         yield
 

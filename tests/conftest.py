@@ -18,7 +18,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors: threads that wait
 
 LONGEST_FIRST = (
     "data/test_pipeline.py", "test_whole_run.py", "serve/test_app.py", "test_smoke_configs.py", "test_jobs.py",
-    "train/test_run.py", "release/test_release.py", "data/test_prepare_nodes.py", "train/test_tune.py", "test_update.py",
+    "train/test_run.py", "release/test_release.py", "train/test_tune.py", "test_update.py",
     "train/test_feed.py", "train/test_gpu_given.py", "data/test_image_pipeline.py", "release/test_onnx.py",
 )  # fmt: skip
 """Files of a minute or more: begun last, one of them would keep one core waiting."""
@@ -51,7 +51,7 @@ def hosts(shared_disk: Path) -> Iterator[tuple[Host, Host]]:
     reason = missing()
     if reason:
         pytest.skip(reason)
-    with two_hosts(shared_disk) as pair:
+    with two_hosts(shared_disk, RAY_health_check_period_ms="500") as pair:  # one that is gone is missed after 5 of them
         start_ray(pair, shared_disk)
         yield pair
 

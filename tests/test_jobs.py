@@ -1,15 +1,24 @@
-"""docs/cluster.md as typed: two hosts, `ray job submit`, token authentication on; both nodes work."""
+"""docs/cluster.md as typed: two hosts, `ray job submit`, token authentication on; both nodes work.
+
+The last test ends one of the two hosts.
+"""
 
 import json
 import random
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 import yaml
 
+from raysl import storage
 from raysl.stage import read_manifest
-from tests.two_hosts import Host
+from tests.data.corpus import make_config
+from tests.two_hosts import Host, join, kill
 
+pytestmark = pytest.mark.ray
 ROOT = Path(__file__).parents[1]
 WORDS = ["open", "read", "write", "close", "file", "socket", "server", "client", "matrix", "vector", "sum", "list", "tuple"]
 WHO_WORKED = """
@@ -68,7 +77,6 @@ def who_worked(head: Host) -> dict[str, list[list[str]]]:
     return found
 
 
-@pytest.mark.ray
 def test_stages_run_as_jobs_on_two_nodes(hosts: tuple[Host, Host], config: Path, shared_disk: Path) -> None:
     head, second = hosts
     said = submit(head, head, "jobs/prepare.py", config)
@@ -77,18 +85,17 @@ def test_stages_run_as_jobs_on_two_nodes(hosts: tuple[Host, Host], config: Path,
     prepared = read_manifest(shared_disk / "run", "prepare")
     assert prepared is not None
     assert prepared.counts["documents_in"] == 800
-    cleaned = {node for name, node in who_worked(head)["tasks"] if "Map" in name}
-    assert len(cleaned) == 2
 
     said = submit(second, head, "jobs/pretrain.py", config, "pretrain.max_steps=5")
     assert "succeeded" in said
     trained = read_manifest(shared_disk / "run", "pretrain")
     assert trained is not None
     assert trained.counts["steps"] == 5
-    assert len({node for name, node in who_worked(head)["actors"] if "TrainWorker" in name}) == 2
+    worked = who_worked(head)
+    assert len({node for name, node in worked["tasks"] if "Map" in name}) == 2
+    assert len({node for name, node in worked["actors"] if "TrainWorker" in name}) == 2
 
 
-@pytest.mark.ray
 def test_nobody_gets_in_without_the_token(hosts: tuple[Host, Host]) -> None:
     head, second = hosts
     script = "import sys, urllib.request; urllib.request.urlopen(sys.argv[1], timeout=10)"
@@ -96,7 +103,47 @@ def test_nobody_gets_in_without_the_token(hosts: tuple[Host, Host]) -> None:
     assert "401" in refused
 
 
-@pytest.mark.ray
 def test_job_with_a_wrong_key_fails_with_the_one_line(hosts: tuple[Host, Host], config: Path) -> None:
     with pytest.raises(RuntimeError, match=r"pretrain\.max_step: unknown key\. Did you mean 'max_steps'\?"):
         submit(hosts[0], hosts[0], "jobs/pretrain.py", config, "pretrain.max_step=5")
+
+
+def preparing(head: Host, config: Path) -> subprocess.Popen[bytes]:
+    environment = {**head.environment, "RAY_ADDRESS": f"{head.address}:6379", "PYTHONPATH": str(ROOT)}
+    command = ["ip", "netns", "exec", head.name, sys.executable, "-m", "raysl.cli", "prepare", str(config)]
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def finished(process: subprocess.Popen[bytes], folder: Path) -> dict[str, str]:
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, said.decode()[-3000:]
+    manifest = read_manifest(folder / "run", "prepare")
+    assert manifest is not None
+    return manifest.files
+
+
+def test_a_node_that_goes_costs_its_units_only(hosts: tuple[Host, Host], shared_disk: Path) -> None:
+    """From one moment to the next: nothing is lost, and the bytes are the same."""
+    (head, second), folder = hosts, shared_disk / "lost"
+    folder.mkdir()
+    make_config(folder)
+    expected = finished(preparing(head, folder / "config.yaml"), folder)
+    for number, (section, moment) in enumerate(
+        [({}, "clean-00000"), ({"deduplicate": {"max_task_mb": 0.03}}, "keyed/part-00001")]
+    ):
+        if number:
+            join(second, head, shared_disk / "ray-again")
+        storage.remove(folder / "run")
+        make_config(folder, **section)
+        process = preparing(head, folder / "config.yaml")
+        work = folder / "run" / "prepare" / "work"
+        while not (work / moment).exists() and process.poll() is None:
+            time.sleep(0.002)
+        units = {path: path.stat().st_ino for path in work.glob("clean-*")}
+        kill(second)
+        assert process.poll() is None, "over before the node was gone"
+        while not (work / "tokens-00000.stats.json").exists() and process.poll() is None:
+            kept = {path: path.stat().st_ino for path in units if path.exists()}
+            assert kept.items() <= units.items()  # a folder that is made again has another number
+            time.sleep(0.002)
+        assert finished(process, folder) == expected

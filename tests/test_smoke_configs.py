@@ -23,10 +23,11 @@ SMALLER = {
         "finetune.num_classes": "3", "finetune.epochs": "1", "evaluate.labels_per_class": "[5]", "evaluate.num_draws": "1",
         "evaluate.baselines": "[tfidf]", "release.reference_rows": "60",
     },
-    "gpt": {"release.reference_rows": "60", "pretrain.model.num_layers": "1"},
-    "mae": {"pretrain.model.num_layers": "1", "evaluate.baselines": "[pixels]"},
-    "simclr": {"pretrain.model.width": "8"},
+    "gpt": {"release.reference_rows": "60", "pretrain.model.num_layers": "1", "pretrain.num_workers": "1"},
+    "mae": {"pretrain.model.num_layers": "1", "pretrain.num_workers": "1", "evaluate.baselines": "[pixels]"},
+    "simclr": {"pretrain.model.width": "8", "pretrain.num_workers": "1"},
 }  # fmt: skip
+"""Two workers once: each takes seconds to start, and that they train as one is for tests/train."""
 BASELINES = {"mae": {"pixels + LR"}, "simclr": {"pixels + LR", "same network from scratch"}}
 """The same network trained from nothing once is enough: it takes longest."""
 SMALL_IMAGES = {

@@ -1,7 +1,10 @@
 """A tiny trained run: three topics with words of their own, a tokenizer, an encoder of one layer and a fitted head."""
 
+import fcntl
 import functools
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -73,16 +76,25 @@ def make_run(folder: Path, **sections: object) -> RunConfig:
 def released_run(base: Path) -> RunConfig:
     """A tiny run that is released, made once; a test that changes it copies it first."""
     limits = {"monitor": {"min_rows": 60, "window_rows": 100}, "update": {"min_new_rows": 40}}
-    config = make_run(base / "tiny_run", **limits)
-    release(config)
-    return config
+    return _released_once(base, "tiny_run", functools.partial(make_run, **limits))
 
 
 @functools.cache
 def released_gpt_run(base: Path) -> RunConfig:
-    config = make_gpt_run(base / "tiny_gpt_run")
-    release(config)
-    return config
+    return _released_once(base, "tiny_gpt_run", make_gpt_run)
+
+
+def _released_once(base: Path, name: str, make: Callable[[Path], RunConfig]) -> RunConfig:
+    """Once for all processes that run tests together: an export takes seconds."""
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    written = shared / f"{name}.json"
+    with open(shared / f"{name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not written.is_file():
+            config = make(shared / name)
+            release(config)
+            written.write_text(config.model_dump_json())
+    return RunConfig.model_validate_json(written.read_text())
 
 
 def make_gpt_run(folder: Path) -> RunConfig:

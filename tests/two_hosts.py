@@ -48,10 +48,12 @@ def missing() -> str:
 
 
 @contextmanager
-def two_hosts(folder: Path) -> Iterator[tuple[Host, Host]]:
-    """A head and a second host on a network of their own; both see the same disk. `folder` holds the token and home."""
+def two_hosts(folder: Path, **switches: str) -> Iterator[tuple[Host, Host]]:
+    """A head and a second host on a network of their own; both see the same disk. `folder` holds the token and home.
+
+    `switches` are variables of their environment."""
     tag, number = f"rsl{os.getpid() % 100_000}", os.getpid() % 250
-    environment = _environment(folder)
+    environment = _environment(folder) | switches
     hosts = (Host(f"{tag}-1", f"10.211.{number}.1", environment), Host(f"{tag}-2", f"10.211.{number}.2", environment))
     try:
         _ip(f"link add {tag} type bridge", f"addr add 10.211.{number}.254/24 dev {tag}", f"link set {tag} up")
@@ -126,14 +128,9 @@ def _ip(*commands: str) -> None:
 
 
 def _kill_all(host: Host) -> None:
-    for sent in (signal.SIGTERM, signal.SIGKILL):
-        for _ in range(20):
-            found = subprocess.run(["ip", "netns", "pids", host.name], capture_output=True, text=True).stdout.split()
-            if not found:
-                return
-            for pid in found:
-                try:
-                    os.kill(int(pid), sent)
-                except ProcessLookupError:
-                    continue
-            time.sleep(0.25)
+    """At once: asked to end, Ray's processes take 5 s, and nothing of theirs is kept."""
+    for _ in range(20):
+        kill(host)
+        if not pids(host):
+            return
+        time.sleep(0.25)

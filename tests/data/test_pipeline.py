@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from ray._private import state
+from ray._private.ray_constants import DEFAULT_DASHBOARD_AGENT_LISTEN_PORT
 from tokenizers import Tokenizer
 
 from raysl import cluster, schema, storage
@@ -132,6 +133,7 @@ def test_a_cluster_of_our_own_runs_the_tasks_and_no_process_that_a_shared_one_ne
     running = " ".join(command(pid) for pid in descendants(os.getpid()))
     assert "raylet" in running
     assert not [name for name in ("dashboard.py", "monitor.py", "_StatsActor", "Coordinator") if name in running]
+    assert f"--listen-port={DEFAULT_DASHBOARD_AGENT_LISTEN_PORT}" not in running  # a second cluster would wait for it
 
 
 def test_new_rows_are_compared_with_the_kept_ones(ray_cluster: Path) -> None:
@@ -297,7 +299,7 @@ def test_a_killed_worker_costs_one_unit(
     copy_corpus(prepared, tmp_path)
     process = start(tmp_path, **section)
     work, killed = tmp_path / "run" / "prepare" / "work", set[int]()
-    while process.poll() is None and not (work / over).exists():
+    while process.poll() is None and not (work / over).exists() and len(killed) < 2:
         if list(work.glob(at_work)):  # a task is at work
             for pid in descendants(process.pid):
                 if "ray::Map" in command(pid) and len(killed) < 2:

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from raysl.models.batch_norm import BatchNorm2d
+from tests.ranks import in_ranks
 
 SIZES = (4, 2)
 """Rows of each rank."""
@@ -51,7 +51,7 @@ def _rank(rank: int, folder: Path) -> None:
 
 @pytest.mark.slow
 def test_two_ranks_normalise_as_one_process(tmp_path: Path) -> None:
-    mp.start_processes(_rank, args=(tmp_path,), nprocs=len(SIZES), start_method="spawn")
+    in_ranks(_rank, len(SIZES), tmp_path)
     both = [torch.load(tmp_path / f"{rank}") for rank in range(len(SIZES))]
     for dtype, atol in TOLERANCES.items():
         ranks, alone = [rank[dtype] for rank in both], passed(nn.BatchNorm2d(3), 0, sum(SIZES), dtype)

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 import torch.nn.functional as F
 from torch import Tensor
 
 from raysl.models.encoder import at_least_float
 from raysl.objectives.contrast import nt_xent_sum, send_views
+from tests.ranks import in_ranks
 
 SIZES = {2: (4, 3), 3: (4, 3, 3)}
 """Rows of each rank, uneven as a last batch is."""
@@ -44,7 +44,7 @@ def _rank(rank: int, sizes: tuple[int, ...], folder: Path) -> None:
 def test_parts_of_several_ranks_add_up_to_one_process(size: int, tmp_path: Path) -> None:
     """A gather without gradient keeps the loss and fails the gradient."""
     sizes = SIZES[size]
-    mp.start_processes(_rank, args=(sizes, tmp_path), nprocs=size, start_method="spawn")
+    in_ranks(_rank, size, sizes, tmp_path)
     ranks = [torch.load(tmp_path / f"{rank}") for rank in range(size)]
     for name, dtype in TYPES.items():
         loss, gradient = contrast(dtype, 0, sum(sizes), sum(sizes))

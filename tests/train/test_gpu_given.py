@@ -45,17 +45,26 @@ class Watched(suite._Worker):
         return [{**row, "given": bool(ray.get_gpu_ids())} for row in suite._Worker.run(job, config, device)]
 
 
-@pytest.mark.parametrize("device", ["auto", "cpu"])
-def test_networks_get_a_gpu_and_baselines_none(gpu_cluster: Path, monkeypatch: pytest.MonkeyPatch, device: str) -> None:
+def scored(folder: Path, device: str) -> RunConfig:
     settings = {"labels_per_class": [4], "num_draws": 1, "lsa_width": 6, "max_test_rows": 40, "scratch_epochs": 2}
-    tuning = {"num_classes": 3, "epochs": 2, "device": device}
-    config = make_run(gpu_cluster / f"scored-{device}", evaluate=settings, finetune=tuning)
+    return make_run(folder, evaluate=settings, finetune={"num_classes": 3, "epochs": 2, "device": device})
+
+
+def test_networks_get_a_gpu_and_baselines_none(gpu_cluster: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = scored(gpu_cluster / "scored-auto", "auto")
     monkeypatch.setattr(
         suite, "_Worker", importlib.import_module("tests.train.test_gpu_given").Watched
     )  # as workers find it
     rows = suite._run_jobs(config)
     assert len(rows) == few_label.num_scores(config)
-    assert [row["given"] for row in rows] == [device == "auto" and few_label.runs_network(row) for row in rows]
+    assert [row["given"] for row in rows] == [few_label.runs_network(row) for row in rows]
+
+
+def test_on_the_cpu_no_task_asks_for_a_gpu(gpu_cluster: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, asked = scored(gpu_cluster / "scored-cpu", "cpu"), list[Any]()
+    monkeypatch.setattr(cluster, "tasks", lambda function, calls: asked.extend(calls) or [])
+    suite._run_jobs(config)
+    assert [(job, device, gpus) for (job, _, device), gpus in asked] == [(job, "cpu", 0) for job in few_label.jobs(config)]
 
 
 def test_on_a_shared_cluster_fine_tuning_asks_for_a_gpu(

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from raysl.data.pixels import PixelFormat, PixelRows
 from raysl.models.resnet import ResNet
@@ -21,6 +20,7 @@ from raysl.train.config import PretrainConfig
 from raysl.train.loop import Trainer
 from raysl.train.world import World, single
 from tests.pixel_shards import write_shards
+from tests.ranks import in_ranks
 
 FORM = PixelFormat(size=8, channels=3, patch_size=4)
 IMAGE = ImageFormat(8, 3, 4, (0.4, 0.4, 0.4), (0.3, 0.3, 0.3))
@@ -86,9 +86,7 @@ def _rank(rank: int, size: int, shards: str, store: str, out: str) -> None:
 @pytest.mark.slow
 def test_two_ranks_train_on_images_as_one_process(shards: Path, tmp_path: Path) -> None:
     """In double precision over three steps with uneven ranks; gradients are those that DDP leaves, before clipping."""
-    mp.start_processes(
-        _rank, args=(2, str(shards), str(tmp_path / "store"), str(tmp_path / "out")), nprocs=2, start_method="spawn"
-    )
+    in_ranks(_rank, 2, 2, str(shards), str(tmp_path / "store"), str(tmp_path / "out"))
     ranks = [torch.load(tmp_path / f"out-{rank}") for rank in range(2)]
     for kind in ("simclr", "mae"):
         alone, together = train(trainer_of(shards, kind, single("cpu"))), [rank[kind] for rank in ranks]

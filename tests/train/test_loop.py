@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from raysl.data.shards import TokenRows
 from raysl.errors import ConfigError
@@ -19,6 +18,7 @@ from raysl.train.optimizers import rate_share
 from raysl.train.record import RowRecord
 from raysl.train.world import World, single
 from tests.loop_runs import config_of, loop_shards, objective_of, trainer_of, weights
+from tests.ranks import in_ranks
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +200,7 @@ def two_ranks(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two processes did together; a process costs seconds to start, so all plans share them."""
     folder = tmp_path_factory.mktemp("two")
     carry_out(Plan("1 then 2", "bert", FIVE_STEPS, stop_at=7), shards, folder, single("cpu"))
-    mp.start_processes(_rank, args=(2, TWO_RANKS, shards, folder), nprocs=2, start_method="spawn")
+    in_ranks(_rank, 2, 2, TWO_RANKS, shards, folder)
     carry_out(Plan("2 then 1", "bert", FIVE_STEPS), shards, folder, single("cpu"))
     return folder
 
@@ -208,7 +208,7 @@ def two_ranks(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def three_ranks(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("three")
-    mp.start_processes(_rank, args=(3, THREE_RANKS, shards, folder), nprocs=3, start_method="spawn")
+    in_ranks(_rank, 3, 3, THREE_RANKS, shards, folder)
     return folder
 
 

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from raysl.models.config import BertConfig
@@ -19,6 +18,7 @@ from raysl.objectives.config import BertConfig as BertObjectiveConfig
 from raysl.train.config import ProbeConfig
 from raysl.train.probe import LabelledRows, choose, knn_accuracy, probe
 from raysl.train.world import World, single
+from tests.ranks import in_ranks
 from tests.token_shards import random_documents
 
 
@@ -123,13 +123,13 @@ def _rank(rank: int, folder: Path, size: int, count: int) -> None:
 @pytest.mark.slow
 def test_two_ranks_probe_each_row_once_as_one_process_does(tmp_path: Path) -> None:
     """Check 10: 91 rows for two ranks; a row that fills up the smaller share would count twice, and be its own neighbour."""
-    mp.start_processes(_rank, args=(tmp_path, 2, 91), nprocs=2, start_method="spawn")
+    in_ranks(_rank, 2, tmp_path, 2, 91)
     assert [torch.load(tmp_path / f"{rank}") for rank in range(2)] == [probed(single("cpu"))] * 2
 
 
 @pytest.mark.slow
 def test_a_rank_without_rows_probes_with_the_others(tmp_path: Path) -> None:
-    mp.start_processes(_rank, args=(tmp_path, 5, 4), nprocs=5, start_method="spawn")
+    in_ranks(_rank, 5, tmp_path, 5, 4)
     assert [torch.load(tmp_path / f"{rank}") for rank in range(5)] == [probed(single("cpu"), 4)] * 5
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from raysl import errors
 from raysl.errors import DataError, RankError, RayslError, StoreError, TrainingError
@@ -16,6 +15,7 @@ from raysl.train.loop import Trainer
 from raysl.train.mistakes import ends_the_group, met_by_all
 from raysl.train.session import TrainJob, train_rank
 from raysl.train.world import World, single
+from tests.ranks import in_ranks
 from tests.tiny_image_run import MODEL, make_image_run
 
 TOO_LONG_S = 60
@@ -59,8 +59,7 @@ def test_what_one_rank_cannot_read_is_told_by_both(tmp_path: Path) -> None:
     settings = {"global_batch_size": 16, "max_steps": 3, "num_workers": 2, "tensorboard": False, "precision": "fp32"}
     good = make_image_run(tmp_path / "good", pretrain={"objective": "mae", "model": MODEL, **settings})
     bad = good.model_copy(update={"run_dir": str(tmp_path / "bad")})  # what another node sees of a folder of this one
-    args = (2, (good, bad), str(tmp_path / "store"), str(tmp_path / "out"))
-    mp.start_processes(_rank, args=args, nprocs=2, start_method="spawn")
+    in_ranks(_rank, 2, 2, (good, bad), str(tmp_path / "store"), str(tmp_path / "out"))
     ranks = [torch.load(tmp_path / f"out-{rank}") for rank in range(2)]
     assert ranks[0] == ranks[1]
     *found, (kind, message) = ranks[0]
