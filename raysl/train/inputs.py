@@ -23,7 +23,9 @@ EVALUATION_TOKENS = 8192
 KEPT_BYTES = 2**30
 """Pixels that are kept in memory."""
 EVALUATION_IMAGES = 256
-"""Images of one batch when nothing is trained."""
+"""Images of one batch at most when nothing is trained."""
+EVALUATION_NUMBERS = EVALUATION_IMAGES * 224**2 * 3
+"""Numbers of its images at most: of larger images fewer are a batch, as their maps inside the network are larger too."""
 
 
 def tokenize(tokenizer_path: Path, texts: Sequence[str], max_tokens: int) -> list[Tokens]:
@@ -54,8 +56,10 @@ def batches(encoder: Encoder, rows: Sequence[Row]) -> Iterator[npt.NDArray[np.in
     if not isinstance(encoder, VisionEncoder):
         yield from batches_by_length(rows)
         return
-    for start in range(0, len(rows), EVALUATION_IMAGES):
-        yield np.arange(start, min(start + EVALUATION_IMAGES, len(rows)))
+    fitting = EVALUATION_NUMBERS // (encoder.image.size**2 * encoder.image.channels)
+    size = max(1, min(EVALUATION_IMAGES, fitting))
+    for start in range(0, len(rows), size):
+        yield np.arange(start, min(start + size, len(rows)))
 
 
 def batches_by_length(rows: Sequence[Row]) -> Iterator[npt.NDArray[np.int64]]:

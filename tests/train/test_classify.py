@@ -21,7 +21,7 @@ from raysl.train import classify
 from raysl.train.classify import embed, finetune_classifier, fit_probe, predict
 from raysl.train.config import FinetuneConfig
 from raysl.train.finetune import finetune
-from raysl.train.inputs import batches_by_length, rows_of
+from raysl.train.inputs import batches, batches_by_length, rows_of
 from tests.tiny_image_run import make_image_run
 from tests.tiny_run import make_run
 from tests.token_shards import random_documents
@@ -40,6 +40,14 @@ def test_every_row_is_in_one_batch_of_like_length() -> None:
     assert sorted(places) == list(range(60))
     lengths = [len(ROWS[place]) for place in places]
     assert lengths == sorted(lengths)
+
+
+@pytest.mark.parametrize(("size", "expected"), [(32, [256, 44]), (224, [256, 44]), (448, [64] * 4 + [44])])
+def test_batches_of_large_images_are_smaller(size: int, expected: list[int]) -> None:
+    model = ResNet(ResNetConfig(width=8), ImageFormat(size, 3, size, (0.4,) * 3, (0.3,) * 3))
+    found = list(batches(model, [np.zeros(0, np.uint8)] * 300))
+    assert [len(places) for places in found] == expected
+    assert np.concatenate(found).tolist() == list(range(300))
 
 
 def test_batching_does_not_change_an_embedding() -> None:
