@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -77,7 +77,18 @@ def hashes(run: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, subprocess.Popen[str]]]:
+    """The two longest stages of the same run, which nothing interrupts: it is at work while the other is killed."""
+    folder = tmp_path_factory.mktemp("one_go")
+    process = start(write_run(folder, ("prepare", "pretrain")))
+    yield folder / "run", process
+    process.kill()
+
+
+@pytest.fixture(scope="module")
+def finished(
+    tmp_path_factory: pytest.TempPathFactory, uninterrupted: tuple[Path, subprocess.Popen[str]]
+) -> tuple[Path, str]:
     """A run that was killed in every stage by SIGKILL of the driver, so that no handler ran; what its starts said."""
     folder = tmp_path_factory.mktemp("run")
     path, run, said = write_run(folder), folder / "run", ""
@@ -93,11 +104,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 
 @pytest.fixture(scope="module")
-def in_one_go(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The two longest stages of the same run, which nothing interrupted."""
-    folder = tmp_path_factory.mktemp("one_go")
-    finish(start(write_run(folder, ("prepare", "pretrain"))))
-    return folder / "run"
+def in_one_go(uninterrupted: tuple[Path, subprocess.Popen[str]]) -> Path:
+    run, process = uninterrupted
+    finish(process)
+    return run
 
 
 def test_every_stage_leaves_a_manifest_and_the_run_its_four_files(finished: tuple[Path, str]) -> None:

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import ray
 import torch
 from ray._private import state
 from ray.train import WorkerGroupError
@@ -124,7 +125,7 @@ def test_paths_in_the_yaml_are_those_of_the_command_on_workers_too(
     (ray_cluster / "labelled.jsonl").write_text("\n".join(map(json.dumps, labelled)))
     monkeypatch.chdir(ray_cluster)
     source = {"type": "files", "path": "labelled.jsonl", "label_column": "label"}
-    config = config_of(ray_cluster / "started", max_steps=5, init_from="weights", probe={"source": source})
+    config = config_of(ray_cluster / "started", max_steps=5, num_workers=1, init_from="weights", probe={"source": source})
     encoder = load.build(config.training.model, 400)
     start.export(encoder, ray_cluster / "weights", config.folder / "prepare" / "tokenizer.json")
     assert pretrain(config).metrics["knn_rows"] == 12
@@ -236,3 +237,33 @@ def test_ctrl_c_after_the_training_is_not_for_ray_train(tmp_path: Path, monkeypa
 def test_workers_that_the_cluster_cannot_hold_are_refused(ray_cluster: Path) -> None:
     with pytest.raises(ConfigError, match=r"num_workers=9 needs 9 CPUs and the cluster has 2"):
         pretrain(config_of(ray_cluster / "nine", num_workers=9))
+
+
+def test_large_tensors_of_a_worker_s_thread_come_from_what_it_has_freed(ray_cluster: Path) -> None:
+    """200 MB, again and again: after some rounds (glibc cuts its blocks unevenly at first) no page comes from the system."""
+
+    @ray.remote
+    def faults() -> list[int]:
+        import resource
+
+        import torch
+
+        from raysl.train.memory import keep_freed_memory
+
+        counted = []
+
+        def train() -> None:
+            keep_freed_memory()
+            for _ in range(24):
+                before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+                torch.ones(50_000_000)
+                counted.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+
+        thread = Thread(target=train)
+        thread.start()
+        thread.join()
+        return counted
+
+    rounds = ray.get(faults.remote())
+    assert rounds[0] > 40_000
+    assert max(rounds[-4:]) < 1_000
