@@ -173,7 +173,12 @@ def load_tasks(session: BundleSession, config: ServeConfig) -> dict[str, Task]:
     for name in names:
         if names.count(name) > 1 or name in (FEEDBACK, INFO):
             raise ConfigError(f"serve.tasks: the address /v1/{name} is taken. Give the task class another `name`.")
-    return {task.name: task(session, settings) for task, settings in zip(classes, config.tasks, strict=True)}
+    tasks = {task.name: task(session, settings) for task, settings in zip(classes, config.tasks, strict=True)}
+    for name, task in tasks.items():
+        fields, other = task.Request.model_fields, "image" if session.reads == "text" else "text"
+        if other in fields and session.reads not in fields:
+            raise ConfigError(f"serve.tasks: '{name}' asks about `{other}`, and this model reads `{session.reads}`.")
+    return tasks
 
 
 def _recorder(settings: Settings, writer: str) -> Recorder | None:

@@ -14,14 +14,16 @@ from raw_http import free_port
 from tiny_bundle import make_picture_bundle
 
 from raysl.catalog import TASKS
-from raysl.errors import BundleError
+from raysl.config import PluginConfig
+from raysl.errors import BundleError, ConfigError
 from raysl.monitor.recorder import read_records
 from raysl.serve.app import ask
 from raysl.serve.body import HttpError
 from raysl.serve.config import RecordConfig, ServeConfig
 from raysl.serve.openapi import document
-from raysl.serve.service import Service, Settings
+from raysl.serve.service import Service, Settings, load_tasks
 from raysl.serve.session import BundleSession
+from raysl.serve.tasks import base
 from tests.pixel_shards import file_of
 
 BRIGHT, DARK = np.full((20, 30), 220, np.uint8), np.full((9, 9), 20, np.uint8)
@@ -114,6 +116,21 @@ def test_what_is_recorded_of_a_picture_is_its_embedding(settings: Settings, tmp_
     (row,) = read_records(tmp_path).to_pylist()
     assert row["text"] == ""
     assert np.allclose(row["embedding"], service.session.embed([service.session.bundle.decoding.picture(file_of(DARK))])[0])
+
+
+class Counting(base.Task):
+    """Counts letters."""
+
+    name = "count"
+    Config = PluginConfig
+    Request = base.TextRequest
+    Response = base.Response
+
+
+def test_a_task_about_texts_is_refused_where_the_model_reads_pictures(settings: Settings) -> None:
+    config = ServeConfig(tasks=("embed", {"type": f"{__name__}:Counting"}))
+    with pytest.raises(ConfigError, match="'count' asks about `text`, and this model reads `image`"):
+        load_tasks(BundleSession.open(settings.bundle_folder), config)
 
 
 def test_pictures_are_not_continued(settings: Settings) -> None:
