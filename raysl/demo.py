@@ -63,6 +63,11 @@ def demo(config: RunConfig, redo: bool = False) -> DemoResult:
 
 
 def _check_tasks(config: RunConfig) -> None:
+    modality = config.prepare.source.modality
+    if modality != "text":
+        raise ConfigError(
+            f"`raysl demo` asks about documents, and this run reads {modality}. Use `raysl run` and `raysl serve`."
+        )
     assert config.serve is not None
     served = [task.type for task in config.serve.tasks]
     lacking = [name for name in TASKS if name not in served]

@@ -117,9 +117,7 @@ def _check_tasks(config: RunConfig) -> None:
     asked = {
         "classify": ("a section `finetune:`", config.finetune is None),
         "search": ("release.search_documents above 0", not config.release.search_documents),
-        "generate": (
-            "pretrain.model 'gpt'", config.pretrain is not None and isinstance(config.pretrain.model, BertConfig),
-        ),
+        "generate": ("pretrain.model 'gpt'", not _may_generate(config)),
     }  # fmt: skip
     for task in config.serve.tasks:
         needed, lacks = asked.get(task.type, ("", False))
@@ -127,3 +125,10 @@ def _check_tasks(config: RunConfig) -> None:
             left = ", ".join(other.type for other in config.serve.tasks if other is not task)
             fix = f"serve.tasks=[{left}]" if left else "serve=null"
             raise ConfigError(f"serve.tasks: '{task.type}' needs {needed}. Give that, or leave the task out: {fix}.")
+
+
+def _may_generate(config: RunConfig) -> bool:
+    """What a model from outside the catalog can do, `release` sees."""
+    if config.prepare.source.modality == "images":
+        return False
+    return config.pretrain is None or not isinstance(config.pretrain.model, BertConfig)

@@ -31,7 +31,7 @@ YARDSTICKS = {"text": ("tfidf", "lsa", "scratch"), "images": ("pixels", "scratch
 """Modality -> baselines of `evaluate` that fit it; item sequences have no classes to compare."""
 
 
-MISSING = {"interactions": ("finetune", "evaluate", "release", "serve"), "images": ("release", "serve")}
+MISSING = {"interactions": ("finetune", "evaluate", "release", "serve")}
 """Modality -> sections of stages that it does not have."""
 
 

@@ -17,7 +17,7 @@ from raysl import schema, storage
 from raysl.data.additions import Additions, prepare_additions, read_source
 from raysl.data.dedup import deduplicate_against
 from raysl.data.labelled import Documents
-from raysl.errors import StageError
+from raysl.errors import ConfigError, StageError
 from raysl.monitor.recorder import read_records
 from raysl.progress import say
 from raysl.release import model_registry
@@ -72,6 +72,11 @@ def update(config: RunConfig) -> UpdateResult:
     It goes into production only if it gains `min_gain` on all held-out rows and loses at most `max_loss_on_old` on the
     old ones; else it stays in the registry, archived, with the reason. A running service takes a promoted version over.
     """
+    if config.prepare.source.modality != "text":
+        raise ConfigError(
+            f"`raysl update` learns from recorded texts, and this run reads {config.prepare.source.modality}, which are not "
+            "recorded. Put new labelled rows beside those of prepare.source and make another run of them (run_dir=...)."
+        )
     needed(config, "finetune")
     needed(config, "release")
     made_from(config.folder, ("prepare", "pretrain", "finetune", "release"), config.free_stages)

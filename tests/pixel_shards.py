@@ -1,8 +1,10 @@
 """Pixel shards written by hand, as `prepare` leaves them."""
 
+import io
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from raysl.data.pixels import PixelFormat, Pixels, to_rows, write_pixels
 
@@ -29,3 +31,10 @@ def write_shards(folder: Path, count: int, form: PixelFormat, num_shards: int = 
         ids, own = [f"{folder.name}-{p}" for p in places], [labels[p] for p in places]
         write_pixels(folder / f"shard-{number:05}.arrow", ids, own, rows[places], form)
     return folder
+
+
+def file_of(picture: Pixels, kind: str = "PNG") -> bytes:
+    """(height, width, channel) as the bytes of a picture file."""
+    written = io.BytesIO()
+    Image.fromarray(picture.squeeze()).save(written, kind)
+    return written.getvalue()

@@ -296,8 +296,7 @@ def test_a_run_that_will_need_labels_is_refused_without_them(
     [
         (["prepare.source=python_docs", "prepare.split.test=0"], r"split\.test is 0\. .*evaluate\.split=validation"),
         (
-            ["prepare.source={type: images, path: x, folder_labels: false}", "pretrain={objective: simclr, model: resnet}",
-             "release=null", "serve=null"],
+            ["prepare.source={type: images, path: x, folder_labels: false}", "pretrain={objective: simclr, model: resnet}"],
             r"'images' yields none\. Set prepare\.source\.label_column or folder_labels=true",
         ),
     ],
@@ -319,6 +318,8 @@ def test_what_a_later_stage_would_lack_is_told_before_the_training(
     (["serve.tasks=[search]", "release.search_documents=0"], "'search' needs release.search_documents above 0. Give that, "
      "or leave the task out: serve=null."),
     (["serve.tasks=[embed, {type: generate}]"], "'generate' needs pretrain.model 'gpt'. Give that, or"),
+    (["serve.tasks=[embed, generate]", "prepare.source=digits", "pretrain={objective: simclr, model: resnet}"],
+     "'generate' needs pretrain.model 'gpt'. Give that, or leave the task out: serve.tasks=[embed]."),
 ])  # fmt: skip
 def test_a_run_that_could_not_be_served_is_refused(
     given: list[str], said: str, smallest_yaml: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from raysl import run, run_config
-from raysl.run_config import STAGES
+from raysl.run_config import STAGES, RunConfig
 from raysl.serve.app import ask, start
 from tests.tiny_run import make_documents
 
@@ -30,6 +30,8 @@ SMALLER = {
 """Two workers once: each takes seconds to start, and that they train as one is for tests/train."""
 BASELINES = {"mae": {"pixels + LR"}, "simclr": {"pixels + LR", "same network from scratch"}}
 """The same network trained from nothing once is enough: it takes longest."""
+SERVED = ("simclr",)
+"""One service of pictures is enough."""
 SMALL_IMAGES = {
     "pretrain.max_steps": "4", "pretrain.global_batch_size": "16", "finetune.epochs": "1",
     "evaluate.labels_per_class": "[2]", "evaluate.num_draws": "1", "evaluate.scratch_epochs": "1",
@@ -56,6 +58,10 @@ def test_smoke_config_runs_and_every_task_answers(name: str, ray_cluster: Path) 
     )
     made = run.run(config)
     assert [manifest.stage for manifest in made] == [stage for stage in STAGES if getattr(config, stage) is not None]
+    _ask_every_task(config)
+
+
+def _ask_every_task(config: RunConfig) -> None:
     assert config.serve is not None
     with start(config) as service:
         for task in config.serve.tasks:
@@ -64,12 +70,15 @@ def test_smoke_config_runs_and_every_task_answers(name: str, ray_cluster: Path) 
 
 
 @pytest.mark.parametrize("name", BASELINES)
-def test_smoke_config_on_images_runs_to_the_few_label_curve(name: str, ray_cluster: Path) -> None:
+def test_smoke_config_on_images_runs_to_the_service(name: str, ray_cluster: Path) -> None:
     small = [f"{key}={value}" for key, value in (SMALL_IMAGES | SMALLER[name]).items()]
-    config = run_config.load(ROOT / "configs" / "smoke" / f"{name}.yaml", [*small, f"run_dir={ray_cluster / name}"])
+    own = [f"run_dir={ray_cluster / name}", f"serve.port={free_port()}"]
+    config = run_config.load(ROOT / "configs" / "smoke" / f"{name}.yaml", [*small, *own])
     made = run.run(config)
-    assert [manifest.stage for manifest in made] == ["prepare", "pretrain", "finetune", "evaluate"]
+    assert [manifest.stage for manifest in made] == list(STAGES)
     report = json.loads((config.folder / "evaluate" / "report.json").read_text())
     methods = {entry["method"] for entry in report["few_label"]}
     assert methods == {"pretrained, fine-tuned", "pretrained, frozen + LR", *BASELINES[name]}
     assert len(report["classifier"]["f1"]) == 10
+    if name in SERVED:
+        _ask_every_task(config)

@@ -23,7 +23,7 @@ from raysl.models.config import BertConfig, GptConfig
 from raysl.models.heads import Classifier
 from raysl.models.text import Bert, Gpt
 from raysl.release.release import release
-from raysl.release.runtime import Runner, padded
+from raysl.release.runtime import TextRunner, padded
 from raysl.run_config import RunConfig
 from raysl.stage import Stage
 from raysl.storage import hash_folder, write_json
@@ -56,7 +56,7 @@ def make_run(folder: Path, **sections: object) -> RunConfig:
     _write_prepared(
         folder / "prepare", texts, labels, ["train" if s == "test" and i % 3 else s for i, s in enumerate(splits)]
     )
-    runner = Runner(folder / "prepare", max_tokens=24)
+    runner = TextRunner(folder / "prepare", max_tokens=24)
     encoder = _write_models(folder, runner, texts, labels, splits)
     for name in ("prepare", "pretrain", "finetune"):
         Stage(folder, name, {}, {}).finish({}, {}, hash_folder(folder / name))
@@ -138,7 +138,7 @@ def _write_prepared(folder: Path, texts: list[str], labels: list[str], splits: l
     tokenizer.save(str(folder / "tokenizer.json"))
 
 
-def _write_models(folder: Path, runner: Runner, texts: list[str], labels: list[str], splits: list[str]) -> Bert:
+def _write_models(folder: Path, runner: TextRunner, texts: list[str], labels: list[str], splits: list[str]) -> Bert:
     torch.manual_seed(0)
     encoder = Bert(BertConfig(num_layers=1, width=16, num_heads=2, context_length=16), 400).eval()
     torch.nn.init.normal_(encoder.tokens.weight)

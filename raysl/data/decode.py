@@ -43,12 +43,19 @@ class Decoding:
     def row(self, data: bytes, name: str) -> Pixels:
         """Bytes as they were found -> (row bytes,). Raises DataError, since `prepare` stores only what it could read."""
         try:
-            picture = images.decode(data, self.channels, self.least_side, self.max_pixels)
+            row: Pixels = to_rows(self._square(data)[None], self.form)[0]
         except BadImage as error:
             raise DataError(f"The picture {name} cannot be decoded: {error.reason}. Run `raysl prepare` again.") from error
-        pixels = images.to_pixels(images.fitted(picture.image, self.size, self.resize))
-        row: Pixels = to_rows(pixels[None], self.form)[0]
         return row
+
+    def picture(self, data: bytes) -> Pixels:
+        """Bytes from anywhere -> (channel, height, width), as networks read them. Raises BadImage."""
+        return np.ascontiguousarray(self._square(data).transpose(2, 0, 1))
+
+    def _square(self, data: bytes) -> Pixels:
+        """(height, width, channel)"""
+        picture = images.decode(data, self.channels, self.least_side, self.max_pixels)
+        return images.to_pixels(images.fitted(picture.image, self.size, self.resize))
 
 
 def write_encoded(
@@ -66,7 +73,7 @@ def write_encoded(
 def decode_file(where: str) -> bytes:
     """The pixel shard, byte for byte as `prepare` would have written it, of a shard of pictures at a path or URI."""
     batch = _read(where)
-    how = decoding_of(batch)
+    how = decoding_of(batch.schema)
     ids, pictures = batch.column(ID).to_pylist(), batch.column(ENCODED)
     rows = np.empty((len(ids), how.form.row_bytes), np.uint8)
     for place, name in enumerate(ids):
@@ -78,8 +85,8 @@ def decode_file(where: str) -> bytes:
     return sink.getvalue()
 
 
-def decoding_of(batch: pa.RecordBatch) -> Decoding:
-    said = {name.decode(): value.decode() for name, value in batch.schema.metadata.items()}
+def decoding_of(shard: pa.Schema) -> Decoding:
+    said = {name.decode(): value.decode() for name, value in shard.metadata.items()}
     resize: Resize = said.pop("resize")
     return Decoding(resize=resize, **{name: int(value) for name, value in said.items()})
 
@@ -95,7 +102,7 @@ class EncodedRows(PixelRows):
 
     def _open(self, path: Path) -> Any:
         batch = mapped_batch(path)
-        return batch, decoding_of(batch)
+        return batch, decoding_of(batch.schema)
 
     def _row(self, shard: Any, place: int) -> Pixels:
         batch, how = shard

@@ -114,8 +114,10 @@ def compare(reference: Window, window: Window, config: MonitorConfig) -> list[Ch
 
     checks = [
         check("inputs", "AUC of a classifier", drift.classifier_test(reference.embeddings, window.embeddings, dealt)),
-        check("text length", "KS distance", drift.distribution_test(reference.text_lengths, window.text_lengths, dealt)),
     ]
+    if reference.text_lengths is not None and window.text_lengths is not None:
+        lengths = drift.distribution_test(reference.text_lengths, window.text_lengths, dealt)
+        checks.append(check("text length", "KS distance", lengths))
     if _known(reference.confidences) and _known(window.confidences):
         before, now = (np.array(rows.confidences, float).round(CONFIDENCE_DECIMALS) for rows in (reference, window))
         checks.append(check("confidence", "KS distance", drift.distribution_test(before, now, dealt)))

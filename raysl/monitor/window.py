@@ -24,14 +24,15 @@ class Window:
     """Columns of the same rows; those that can be null are lists."""
 
     embeddings: Numbers
-    text_lengths: Numbers
+    text_lengths: Numbers | None
+    """Of pictures there are none."""
     predictions: list[str | None]
     confidences: list[float | None]
     latencies_ms: list[float | None]
     labels: list[str | None]
 
     def __len__(self) -> int:
-        return len(self.text_lengths)
+        return len(self.embeddings)
 
 
 def monitored_task(bundle: Bundle) -> str:
@@ -45,7 +46,7 @@ def reference_window(bundle: Bundle, max_text_chars: int) -> Window:
     `classify` records the embedding of the whole text; those of `embed` are made again, of what was recorded of it.
     """
     rows = pq.read_table(bundle.path(REFERENCE))
-    if not bundle.has(CLASSIFIER):
+    if not bundle.has(CLASSIFIER) and bundle.decoding is None:
         cut = pc.greater(pc.utf8_length(rows[schema.TEXT]), max_text_chars)
         embeddings = pc.if_else(cut, pa.scalar(None, rows["embedding"].type), rows["embedding"])
         rows = rows.set_column(rows.schema.get_field_index("embedding"), "embedding", embeddings)
@@ -58,11 +59,16 @@ def newest_window(run_folder: Path, bundle: Bundle, version: int, count: int, ma
     `max_text_chars` are recorded of a text; records from before it was lowered are cut to it.
     """
     chosen = (pc.field("task") == monitored_task(bundle)) & (pc.field("version") == version)
-    records = read_records(run_folder, where=chosen & pc.field(schema.TEXT).is_valid())
+    if bundle.decoding is None:
+        chosen &= pc.field(schema.TEXT).is_valid()
+    records = read_records(run_folder, where=chosen)
     return _window(records.slice(max(0, records.num_rows - count)), bundle, max_text_chars)
 
 
 def _window(rows: pa.Table, bundle: Bundle, max_text_chars: int) -> Window:
+    pictures = bundle.decoding is not None
+    if pictures:  # they are not recorded, so what has no embedding cannot be compared
+        rows = rows.filter(pc.equal(pc.list_value_length(rows["embedding"]), bundle.width))
     texts = pc.utf8_slice_codeunits(rows[schema.TEXT], 0, max_text_chars)
     rows = rows.set_column(rows.schema.get_field_index(schema.TEXT), schema.TEXT, texts)
     columns: dict[str, list[Any]] = {
@@ -70,7 +76,7 @@ def _window(rows: pa.Table, bundle: Bundle, max_text_chars: int) -> Window:
     }
     return Window(
         embeddings=_embeddings(rows, bundle),
-        text_lengths=np.array([len(text) for text in columns["text"]], np.float64),
+        text_lengths=None if pictures else np.array([len(text) for text in columns["text"]], np.float64),
         predictions=columns["prediction"],
         confidences=columns["confidence"],
         latencies_ms=columns["latency_ms"],
@@ -86,6 +92,6 @@ def _embeddings(rows: pa.Table, bundle: Bundle) -> Numbers:
     for place in set(range(len(recorded))) - set(absent):
         found[place] = recorded[place]
     if absent:
-        texts = rows[schema.TEXT].take(absent).to_pylist()
-        found[absent] = answer(Runner.of(bundle), texts, bundle.has(CLASSIFIER)).embeddings
+        runner = Runner.of(bundle)
+        found[absent] = answer(runner, runner.contents(rows.take(absent)), bundle.has(CLASSIFIER)).embeddings
     return found

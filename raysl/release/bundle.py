@@ -13,6 +13,7 @@ from typing import Any
 
 from raysl import storage
 from raysl.data.config import RedactConfig
+from raysl.data.decode import Decoding
 from raysl.errors import BundleError, DataError
 
 BUNDLE = "bundle.json"
@@ -44,8 +45,14 @@ class Bundle:
         return tuple(self.manifest["classes"])
 
     @property
+    def decoding(self) -> Decoding | None:
+        """How a picture becomes what the models read; None where they read texts."""
+        said = self.manifest.get("decoding")
+        return None if said is None else Decoding(**said)
+
+    @property
     def max_tokens(self) -> int:
-        """Longest input in tokens."""
+        """Longest text in tokens."""
         return int(self.manifest["max_tokens"])
 
     @property
@@ -82,8 +89,8 @@ class Bundle:
 def write_bundle(folder: str | Path, facts: Mapping[str, Any]) -> Bundle:
     """Seals a folder of finished files: hashes them and writes bundle.json.
 
-    `facts` are what bundle.json says besides: classes, max_tokens, context_length, width, metrics, parity, versions, and
-    any more.
+    `facts` are what bundle.json says besides: classes, width, metrics, parity, versions, and any more; of texts max_tokens
+    and context_length, of pictures decoding.
     """
     root = Path(folder)
     (root / BUNDLE).unlink(missing_ok=True)

@@ -44,8 +44,16 @@ def draw_split(folder: Path, split: str, count: int, seed: int, labelled: bool =
 
 
 def lacking(known: pa.Table, rows: pa.Table) -> pa.Table:
-    """The rows whose text `known` lacks."""
-    return rows.filter(pc.invert(pc.is_in(rows[schema.TEXT], known[schema.TEXT])))
+    """The rows whose text `known` lacks; of pictures, whose id."""
+    name = schema.TEXT if schema.TEXT in rows.column_names else schema.ID
+    return rows.filter(pc.invert(pc.is_in(rows[name], known[name])))
+
+
+def described(rows: pa.Table) -> pa.Table:
+    """id, text and label of rows; pictures have no text."""
+    if schema.TEXT not in rows.column_names:
+        rows = rows.append_column(schema.TEXT, pa.nulls(len(rows), pa.string()))
+    return rows.select(list(COLUMNS)).replace_schema_metadata(None)
 
 
 def _of_split(path: Path, split: str, columns: list[str], labelled: bool) -> pa.Table:

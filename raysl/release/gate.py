@@ -32,12 +32,13 @@ class Decision:
 def macro_f1(bundle: Bundle, rows: pa.Table, classes: list[str]) -> float:
     """Macro-F1 over the rows whose label is in `classes`; a class the bundle does not know counts as missed."""
     labels = rows[schema.LABEL].to_pylist()
-    known = [place for place, label in enumerate(labels) if label in set(classes)]
-    if not known:
+    known = [label in set(classes) for label in labels]
+    if not any(known):
         return 0.0
-    answers = answer(Runner.of(bundle), rows[schema.TEXT].take(known).to_pylist(), classifies=True)
+    runner = Runner.of(bundle)
+    answers = answer(runner, runner.contents(rows.filter(pa.array(known))), classifies=True)
     predictions = answers.predictions(bundle.classes)
-    return float(figures([labels[place] for place in known], predictions, classes)["macro_f1"])
+    return float(figures([label for label in labels if label in set(classes)], predictions, classes)["macro_f1"])
 
 
 def score(bundle: Bundle, old: pa.Table, new: pa.Table, old_classes: list[str], classes: list[str]) -> Scores:

@@ -1,4 +1,4 @@
-"""Models as ONNX files that read any batch and any length, proven equal to PyTorch on real documents.
+"""Models as ONNX files that read any batch and any length, proven equal to PyTorch on real documents or pictures.
 
 One file each, weights inside. What a file says of its shapes is checked, and then tried: exporters have fixed the batch at
 the example's size while promising a free one.
@@ -17,9 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from raysl import storage
+from raysl.data.pixels import Pixels
 from raysl.errors import BundleError
+from raysl.models.encoder import Encoder
 from raysl.models.load import WEIGHTS
-from raysl.models.text import PAD, Gpt, TextEncoder
+from raysl.models.text import PAD, Gpt
+from raysl.models.vision import ImageFormat
 from raysl.release.config import MOST_MB
 from raysl.release.runtime import Tokens, open_session, padded
 
@@ -31,7 +34,7 @@ VACUOUS = 1e-6
 
 @dataclass(frozen=True)
 class Parity:
-    """Largest difference between ONNX and PyTorch over all outputs, and over how many inputs of which length."""
+    """Largest difference between ONNX and PyTorch over all outputs, and over how many inputs of which length or side."""
 
     max_difference: float
     num_cases: int
@@ -39,14 +42,14 @@ class Parity:
 
 
 class EmbedGraph(nn.Module):
-    """tokens -> embedding."""
+    """tokens or pixels -> embedding."""
 
-    def __init__(self, encoder: TextEncoder) -> None:
+    def __init__(self, encoder: Encoder) -> None:
         super().__init__()
         self.encoder = encoder
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        return self.encoder.embed(tokens)
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.encoder.embed(inputs)
 
 
 class GenerateGraph(nn.Module):
@@ -61,6 +64,7 @@ class GenerateGraph(nn.Module):
 
 
 TOKEN_AXES: Axes = {"tokens": {0: "batch", 1: "length"}}
+PIXEL_AXES: Axes = {"pixels": {0: "batch"}}
 CACHE_AXES: Axes = {**TOKEN_AXES, "past_keys": {1: "batch", 3: "past"}, "past_values": {1: "batch", 3: "past"}}
 
 
@@ -79,6 +83,12 @@ def export_on_tokens(model: nn.Module, outputs: Sequence[str], path: Path, opset
     """Exports a module whose forward reads tokens (batch, length) alone; takes some seconds."""
     example = (torch.full((2, 7), PAD + 5),)  # neither axis of length 0 or 1, which torch.export may take for fixed
     _export(model, example, TOKEN_AXES, outputs, path, opset)
+
+
+def export_on_pixels(model: nn.Module, image: ImageFormat, outputs: Sequence[str], path: Path, opset: int) -> None:
+    """Exports a module whose forward reads bytes (batch, channel, height, width) alone; normalisation lies inside."""
+    example = (torch.zeros(2, image.channels, image.size, image.size, dtype=torch.uint8),)
+    _export(model, example, PIXEL_AXES, outputs, path, opset)
 
 
 def export_generator(model: Gpt, path: Path, opset: int) -> None:
@@ -136,21 +146,28 @@ def check_free_axes(path: Path, axes: Axes) -> None:
                 )
 
 
-def check_parity(model: nn.Module, path: Path, rows: Sequence[Tokens], max_tokens: int, tolerance: float) -> Parity:
-    """Compares the file with the module on batches of real rows; BundleError above `tolerance`.
-
-    Batches of 1, 2 and 7, mixed paddings, and the longest input.
-    """
+def check_parity(model: nn.Module, path: Path, cases: Sequence[npt.NDArray[Any]], tolerance: float) -> Parity:
+    """Compares the file with the module on `cases`, batches of real rows; BundleError above `tolerance`."""
     session = open_session(path)
-    cases = token_cases(rows, max_tokens)
+    name = session.get_inputs()[0].name
     found, expected = [], []
-    for tokens in cases:
-        found.append(session.run(None, {"tokens": tokens}))
+    for batch in cases:
+        found.append(session.run(None, {name: batch}))
         with torch.no_grad():
-            results = model(torch.from_numpy(tokens))
+            results = model(torch.from_numpy(batch))
         expected.append([r.numpy() for r in (results if isinstance(results, tuple) else (results,))])
     _check_not_vacuous(path, expected[-1])
-    return _judge(path, found, expected, tolerance, max(tokens.shape[1] for tokens in cases))
+    return _judge(path, found, expected, tolerance, max(batch.shape[-1] for batch in cases))
+
+
+def picture_cases(pictures: Sequence[Pixels]) -> list[Pixels]:
+    """Batches (batch, channel, height, width): alone, pairs, and seven spread over all."""
+    if len({picture.tobytes() for picture in pictures}) < 2:
+        raise BundleError(
+            "An export is compared on two different held-out pictures or more. Give prepare.split.validation a larger share."
+        )
+    spread = [pictures[int(i)] for i in np.linspace(0, len(pictures) - 1, 7)]
+    return [np.stack(batch) for batch in ([spread[0]], [spread[3]], spread[2:4], spread[::6], spread)]
 
 
 def token_cases(rows: Sequence[Tokens], max_tokens: int) -> list[Tokens]:
@@ -198,7 +215,7 @@ def _reread(model: Gpt, tokens: Tokens) -> npt.NDArray[np.float32]:
 def _check_not_vacuous(path: Path, outputs: Arrays) -> None:
     if any(len(output) > 1 and float(np.ptp(output, axis=0).max()) < VACUOUS for output in outputs):
         raise BundleError(
-            f"{path.name}: the model answers the same to every document, so its parity proves nothing. Train it."
+            f"{path.name}: the model answers the same to everything it reads, so its parity proves nothing. Train it."
         )
 
 

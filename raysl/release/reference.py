@@ -16,6 +16,7 @@ from raysl import schema, storage
 from raysl.metrics import classification
 from raysl.metrics.latency import latency
 from raysl.release.bundle import CLASSIFIER, ENCODER, REFERENCE
+from raysl.release.documents import described
 from raysl.release.runtime import Floats, Runner, softmax
 
 SCHEMA = pa.schema(
@@ -37,13 +38,13 @@ FEWEST_ROWS = 30
 
 @dataclass(frozen=True)
 class Answers:
-    """What a bundle says to texts; without a classifier only embeddings. Predictions are places in its classes."""
+    """What a bundle says to rows; without a classifier only embeddings. Predictions are places in its classes."""
 
     embeddings: Floats
     logits: Floats | None = None
 
     def followed_by(self, other: "Answers") -> "Answers":
-        """Answers of a classifier to these texts and then to others."""
+        """Answers of a classifier to these rows and then to others."""
         assert self.logits is not None
         assert other.logits is not None
         return Answers(np.concatenate([self.embeddings, other.embeddings]), np.concatenate([self.logits, other.logits]))
@@ -60,11 +61,11 @@ class Answers:
         return [float(p) for p in softmax(self.logits, temperature).max(1)]
 
 
-def answer(runner: Runner, texts: Sequence[str], classifies: bool) -> Answers:
-    """Answers of the classifier where there is one, else of the encoder."""
+def answer(runner: Runner, contents: Sequence[Any], classifies: bool) -> Answers:
+    """Answers of the classifier where there is one, else of the encoder, to texts or pictures."""
     if not classifies:
-        return Answers(runner.embed(texts))
-    logits, embeddings = runner.classify(texts)
+        return Answers(runner.embed(contents))
+    logits, embeddings = runner.classify(contents)
     return Answers(embeddings, logits)
 
 
@@ -76,20 +77,20 @@ def write_reference(
     Embeddings are those of the classifier where there is one, else of the encoder: what a recorded request carries. Metrics
     and temperature are of `rows` and of the `labelled` rows besides.
     """
-    texts, labels = rows[schema.TEXT].to_pylist(), rows[schema.LABEL].to_pylist()
-    answers = scored = answer(runner, texts, bool(classes))
+    contents, labels = runner.contents(rows), rows[schema.LABEL].to_pylist()
+    answers = scored = answer(runner, contents, bool(classes))
     if classes and len(labelled):
-        scored = answers.followed_by(answer(runner, labelled[schema.TEXT].to_pylist(), True))
+        scored = answers.followed_by(answer(runner, runner.contents(labelled), True))
         labels = [*labels, *labelled[schema.LABEL].to_pylist()]
     predictions = answers.predictions(classes)
     temperature = fit_temperature(scored.logits, labels, classes)
-    latencies = _latencies(runner, texts[:TIMED_ROWS], CLASSIFIER if classes else ENCODER)
+    latencies = _latencies(runner, contents[:TIMED_ROWS], CLASSIFIER if classes else ENCODER)
     table = pa.table(
         [
-            *(rows[name].combine_chunks() for name in (schema.ID, schema.TEXT, schema.LABEL)),
+            *(column.combine_chunks() for column in described(rows).columns),
             pa.array(predictions, pa.string()),
             pa.array(answers.confidences(temperature), pa.float64()),
-            pa.array([*latencies, *[None] * (len(texts) - len(latencies))], pa.float64()),
+            pa.array([*latencies, *[None] * (len(contents) - len(latencies))], pa.float64()),
             pa.array(list(answers.embeddings), pa.list_(pa.float32())),
         ],
         schema=SCHEMA,
@@ -138,11 +139,11 @@ def figures(labels: Sequence[str | None], predictions: Sequence[str | None], cla
     }
 
 
-def _latencies(runner: Runner, texts: Sequence[str], name: str) -> list[float]:
-    runner.answer_one(name, texts[0])  # the first call also plans its memory
+def _latencies(runner: Runner, contents: Sequence[Any], name: str) -> list[float]:
+    runner.answer_one(name, contents[0])  # the first call also plans its memory
     found = []
-    for text in texts:
+    for content in contents:
         started = time.perf_counter()
-        runner.answer_one(name, text)
+        runner.answer_one(name, content)
         found.append((time.perf_counter() - started) * 1000)
     return found

@@ -5,6 +5,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from raysl import schema
+from raysl.data.config import ImagesConfig
+from raysl.data.image_shards import decoding_of
 from raysl.errors import BundleError
 from raysl.progress import say
 from raysl.release import model_registry, onnx
@@ -12,6 +14,7 @@ from raysl.release.build import Ingredients, build_bundle
 from raysl.release.bundle import BUNDLE, TOKENIZER, Bundle, open_bundle
 from raysl.release.documents import draw_split, first_documents, lacking
 from raysl.release.gate import macro_f1
+from raysl.release.pictures import draw_pictures, first_pictures
 from raysl.run_config import RunConfig, needed
 from raysl.stage import Manifest, Stage, check_same_config, log_metrics, made_from, section
 from raysl.storage import hash_folder, remove
@@ -70,24 +73,39 @@ def _intact(folder: Path) -> bool:
 def _ingredients(config: RunConfig) -> Ingredients:
     run, wanted = config.folder, config.release
     assert wanted is not None
-    documents = run / "prepare" / "documents"
-    held_out = draw_split(documents, schema.VALIDATION, wanted.reference_rows, config.seed)
+    held_out = _draw(config, labelled=False)
+    pictures = _of_pictures(config)
     return Ingredients(
         encoder=run / "pretrain",
         classifier=run / "finetune" if config.finetune else None,
-        tokenizer=run / "prepare" / TOKENIZER,
         held_out=held_out,
         labelled=lacking(held_out, labelled_rows(config)),
-        documents=first_documents(documents, wanted.search_documents) if wanted.search_documents else None,
+        documents=_first(config, wanted.search_documents) if wanted.search_documents else None,
+        tokenizer=None if pictures else run / "prepare" / TOKENIZER,
+        decoding=decoding_of(config.prepare.images or ImagesConfig()) if pictures else None,
         redact=config.prepare.redact,
     )
 
 
 def labelled_rows(config: RunConfig) -> pa.Table:
     """Labelled rows of the validation split: of a corpus with few labels, more than a draw of all its rows has."""
+    return _draw(config, labelled=True)
+
+
+def _draw(config: RunConfig, labelled: bool) -> pa.Table:
     assert config.release is not None
-    documents = config.folder / "prepare" / "documents"
-    return draw_split(documents, schema.VALIDATION, config.release.reference_rows, config.seed, labelled=True)
+    draw, folder = (draw_pictures, "") if _of_pictures(config) else (draw_split, "documents")
+    prepared = config.folder / "prepare" / folder
+    return draw(prepared, schema.VALIDATION, config.release.reference_rows, config.seed, labelled)
+
+
+def _first(config: RunConfig, count: int) -> pa.Table:
+    prepared = config.folder / "prepare"
+    return first_pictures(prepared, count) if _of_pictures(config) else first_documents(prepared / "documents", count)
+
+
+def _of_pictures(config: RunConfig) -> bool:
+    return config.prepare.source.modality == "images"
 
 
 def _register(config: RunConfig, bundle: Bundle) -> tuple[int, str]:
@@ -135,7 +153,7 @@ def worst_parity(bundle: Bundle) -> float:
 
 def _say_result(bundle: Bundle, version: int, state: str) -> None:
     metrics, latency = bundle.manifest["metrics"], bundle.manifest["latency"]
-    quality = f"  macro-F1 {metrics['macro_f1']:.3f} on {metrics['rows']:,} held-out documents" if metrics else ""
+    quality = f"  macro-F1 {metrics['macro_f1']:.3f} on {metrics['rows']:,} held-out rows" if metrics else ""
     say(
         f"release: version {version} ({state})  answers {', '.join(bundle.tasks)}  "
         f"parity {worst_parity(bundle):.1e}{quality}  {latency['p50_ms']:.2f} ms a request"

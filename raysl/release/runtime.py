@@ -1,4 +1,4 @@
-"""Bundles at work outside a server: many texts in, arrays out, on all cores. Torch-free."""
+"""Bundles at work outside a server: many texts or pictures in, arrays out, on all cores. Torch-free."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -9,10 +9,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
+import pyarrow as pa
 
+from raysl import schema
+from raysl.data.pixels import Pixels
 from raysl.data.tokenizer_file import load_tokenizer
 from raysl.errors import DataError
 from raysl.release.bundle import CLASSIFIER, ENCODER, TOKENIZER, Bundle
+from raysl.release.pictures import StoredPictures
 
 Floats = npt.NDArray[np.float32]
 Tokens = npt.NDArray[np.int64]
@@ -22,6 +26,8 @@ BATCH_TOKENS = 2048
 """Tokens, padding included, that one call of the model reads: what stays in a core's cache."""
 CHUNK = 4096
 """Texts whose tokens are in memory at once."""
+BATCH_PICTURES = 16
+"""Pictures that one call of the model reads."""
 
 
 def open_session(path: Path) -> Any:
@@ -72,50 +78,106 @@ def _batches(order: Tokens, rows: Sequence[Tokens]) -> list[Tokens]:
     return batches
 
 
-class Runner:
-    """The models in a folder of ONNX files and a tokenizer (a bundle, sealed or in the making), for many texts at once."""
+def no_report(_: int) -> None:
+    """Tells nobody how many are done."""
 
-    def __init__(self, folder: Path, max_tokens: int) -> None:
-        self.folder, self.max_tokens = folder, max_tokens
-        self.tokenizer = load_tokenizer(folder / TOKENIZER)
+
+class Runner:
+    """The models in a folder of ONNX files (a bundle, sealed or in the making), for many texts or pictures at once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self._sessions: dict[str, Any] = {}
 
-    @classmethod
-    def of(cls, bundle: Bundle) -> "Runner":
-        return cls(bundle.folder, bundle.max_tokens)
+    @staticmethod
+    def of(bundle: Bundle) -> "Runner":
+        """For what the bundle reads."""
+        if bundle.decoding is not None:
+            return PictureRunner(bundle.folder)
+        return TextRunner(bundle.folder, bundle.max_tokens)
 
-    def embed(self, texts: Sequence[str], on_done: Callable[[int], None] = lambda _: None) -> Floats:
-        """Embeddings (texts, width) of the encoder."""
-        return self._run(ENCODER, texts, on_done)[0]
+    def contents(self, rows: pa.Table) -> Sequence[Any]:
+        """What the models read of prepared rows: texts, or pictures (channel, height, width)."""
+        raise NotImplementedError
 
-    def classify(self, texts: Sequence[str]) -> tuple[Floats, Floats]:
-        """Logits (texts, classes) and the classifier's embeddings (texts, width)."""
-        logits, embeddings = self._run(CLASSIFIER, texts)
+    def embed(self, contents: Sequence[Any], on_done: Callable[[int], None] = no_report) -> Floats:
+        """Embeddings (rows, width) of the encoder."""
+        return self._run_all(ENCODER, contents, on_done)[0]
+
+    def classify(self, contents: Sequence[Any]) -> tuple[Floats, Floats]:
+        """Logits (rows, classes) and the classifier's embeddings (rows, width)."""
+        logits, embeddings = self._run_all(CLASSIFIER, contents, no_report)
         return logits, embeddings
 
-    def answer_one(self, name: str, text: str) -> Floats:
-        """First output of one model for one text, alone in its batch, as a single request is answered."""
-        return np.asarray(self.session(name).run(None, {"tokens": padded(self.to_rows([text]))})[0])
-
-    def to_rows(self, texts: Sequence[str]) -> list[Tokens]:
-        """Token ids of each text with the closing [SEP] that training saw, cut at `max_tokens`; none is empty."""
-        encodings = self.tokenizer.encode_batch(list(texts), add_special_tokens=False)
-        return [np.array([*encoding.ids[: self.max_tokens - 1], SEP], np.int64) for encoding in encodings]
+    def answer_one(self, name: str, content: Any) -> Floats:
+        """First output of one model for one text or picture, alone in its batch, as a single request is answered."""
+        return np.asarray(self.session(name).run(None, self._feed([content]))[0])
 
     def session(self, name: str) -> Any:
         if name not in self._sessions:
             self._sessions[name] = open_session(self.folder / name)
         return self._sessions[name]
 
-    def _run(self, name: str, texts: Sequence[str], on_done: Callable[[int], None] = lambda _: None) -> list[Floats]:
-        if not texts:
-            raise DataError("There are no texts to run the model on.")
-        session = self.session(name)
+    def _run_all(self, name: str, contents: Sequence[Any], on_done: Callable[[int], None]) -> list[Floats]:
+        if not len(contents):
+            raise DataError("There are no rows to run the model on.")
+        return self._run(self.session(name), contents, on_done)
+
+    def _feed(self, contents: Sequence[Any]) -> dict[str, npt.NDArray[Any]]:
+        """One batch, by the name of the model's input."""
+        raise NotImplementedError
+
+    def _run(self, session: Any, contents: Sequence[Any], on_done: Callable[[int], None]) -> list[Floats]:
+        raise NotImplementedError
+
+
+class PictureRunner(Runner):
+    """Pictures of one size, read and decoded where they lie when their batch comes."""
+
+    def contents(self, rows: pa.Table) -> Sequence[Pixels]:
+        return StoredPictures(rows)
+
+    def _feed(self, contents: Sequence[Pixels]) -> dict[str, npt.NDArray[Any]]:
+        return {"pixels": np.stack(contents)}
+
+    def _run(self, session: Any, contents: Sequence[Pixels], on_done: Callable[[int], None]) -> list[Floats]:
+        starts = range(0, len(contents), BATCH_PICTURES)
+        parts = []
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for outputs in pool.map(
+                lambda start: session.run(None, self._feed(contents[start : start + BATCH_PICTURES])), starts
+            ):
+                parts.append(outputs)
+                on_done(len(outputs[0]))
+        return [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
+
+
+class TextRunner(Runner):
+    """Texts, by the tokenizer beside the models."""
+
+    def __init__(self, folder: Path, max_tokens: int) -> None:
+        super().__init__(folder)
+        self.max_tokens = max_tokens
+        self.tokenizer = load_tokenizer(folder / TOKENIZER)
+
+    def contents(self, rows: pa.Table) -> Sequence[str]:
+        texts: list[str] = rows[schema.TEXT].to_pylist()
+        return texts
+
+    def _feed(self, contents: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
+        return {"tokens": padded(self.to_rows(contents))}
+
+    def to_rows(self, texts: Sequence[str]) -> list[Tokens]:
+        """Token ids of each text with the closing [SEP] that training saw, cut at `max_tokens`; none is empty."""
+        encodings = self.tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        return [np.array([*encoding.ids[: self.max_tokens - 1], SEP], np.int64) for encoding in encodings]
+
+    def _run(self, session: Any, contents: Sequence[str], on_done: Callable[[int], None]) -> list[Floats]:
         parts = [
             run_by_length(
-                lambda batch: session.run(None, {"tokens": batch}), self.to_rows(texts[start : start + CHUNK]), on_done
+                lambda batch: session.run(None, {"tokens": batch}), self.to_rows(contents[start : start + CHUNK]), on_done
             )
-            for start in range(0, len(texts), CHUNK)
+            for start in range(0, len(contents), CHUNK)
         ]
         return [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
 

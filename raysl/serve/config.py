@@ -51,8 +51,8 @@ class ServeConfig(Config):
     """Requests that one call of the model answers; waiting ones are taken at once, none is waited for."""
     request_timeout_s: float = Field(30.0, gt=0)
     """Longest time a request may take, in seconds; then it is answered 503."""
-    max_body_bytes: int = Field(262_144, ge=1024)
-    """Largest request body; above it 413."""
+    max_body_bytes: int | None = Field(None, ge=1024)
+    """Largest request body; above it 413. Default: 262,144 for texts, 8,388,608 for pictures."""
     max_text_chars: int = Field(100_000, ge=1)
     """Longest text of a request; above it 422."""
     record: RecordConfig = RecordConfig()

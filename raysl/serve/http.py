@@ -93,7 +93,7 @@ class HttpApp:
     async def _body(self, receive: Receive, headers: Headers, deadline: float) -> bytes:
         try:
             async with asyncio.timeout_at(deadline):
-                return await read_body(receive, headers, self.config.max_body_bytes)
+                return await read_body(receive, headers, self.service.max_body_bytes)
         except TimeoutError:
             raise HttpError(408, [("body", "came too slowly")], {"connection": "close"}) from None
 

@@ -1,5 +1,6 @@
 """The tasks of one bundle behind one interface: bytes of a request in, bytes of an answer out. No HTTP, no Ray."""
 
+import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,10 +17,12 @@ from raysl.serve.batcher import Batched, Batcher
 from raysl.serve.body import HttpError, parse
 from raysl.serve.config import ServeConfig
 from raysl.serve.session import BundleSession
-from raysl.serve.tasks.base import MAX_TEXT_CHARS, REDACT, Request, Response, Task
+from raysl.serve.tasks.base import DECODING, MAX_TEXT_CHARS, REDACT, Request, Response, Task
 
 MAX_LABEL_CHARS = 200
 HANGING_FACTOR = 3
+BODY_BYTES = {"text": 262_144, "image": 8 << 20}
+"""What the session reads -> the largest body where serve.max_body_bytes says nothing."""
 FEEDBACK, INFO = "feedback", "info"
 
 
@@ -47,8 +50,12 @@ class InfoResponse(Response):
     """Version of the model registry."""
     tasks: list[str]
     classes: list[str]
-    max_tokens: int
+    reads: str
+    """What requests are about: text, or image."""
+    max_tokens: int | None
     """Tokens of a text that are read."""
+    image_size: int | None
+    """Pixels along each side to which a picture is brought."""
     max_text_chars: int
     max_body_bytes: int
     raysl: str
@@ -74,7 +81,11 @@ class Service:
         self.session = BundleSession.open(settings.bundle_folder)
         self.tasks = load_tasks(self.session, self.config)
         self._batchers = {name: self._batcher(task) for name, task in self.tasks.items()}
-        self._context = {MAX_TEXT_CHARS: self.config.max_text_chars, REDACT: self.session.bundle.redact}
+        bundle = self.session.bundle
+        self._context = {
+            MAX_TEXT_CHARS: self.config.max_text_chars, REDACT: bundle.redact, DECODING: bundle.decoding
+        }  # fmt: skip
+        self.max_body_bytes = self.config.max_body_bytes or BODY_BYTES[self.session.reads]
         self.recorder = _recorder(settings, writer)
 
     def _batcher(self, task: Task) -> Batcher:
@@ -85,12 +96,18 @@ class Service:
         """Answers one request of a task; HttpError where the request is bad."""
         started = time.perf_counter()
         task = self.tasks[name]
-        request = parse(task.Request, body, self._context)
+        request = await self._parse(task, body)
         result = await self._batchers[name](request)
         result.response.request_id = request_id
         content = result.response.__pydantic_serializer__.to_json(result.response)
         self._record(task, request, result, request_id, 1e3 * (time.perf_counter() - started))
         return bytes(content)
+
+    async def _parse(self, task: Task, body: bytes) -> Request:
+        """In a thread where a picture has to be decoded, so that other requests do not wait for it."""
+        if self.session.reads == "text":
+            return parse(task.Request, body, self._context)
+        return await asyncio.to_thread(parse, task.Request, body, self._context)
 
     def _record(self, task: Task, request: Request, result: Batched, request_id: str, latency_ms: float) -> None:
         if self.recorder is None:
@@ -116,10 +133,13 @@ class Service:
         return FeedbackResponse(request_id=request_id).model_dump_json().encode()
 
     def info(self, request_id: str) -> bytes:
+        how = self.session.bundle.decoding
         info = InfoResponse(
             request_id=request_id, name=self.settings.name, version=self.settings.version, tasks=list(self.tasks),
-            classes=list(self.session.classes), max_tokens=self.session.max_tokens,
-            max_text_chars=self.config.max_text_chars, max_body_bytes=self.config.max_body_bytes, raysl=__version__,
+            classes=list(self.session.classes), reads=self.session.reads,
+            max_tokens=None if how else self.session.bundle.max_tokens, image_size=how.size if how else None,
+            max_text_chars=self.config.max_text_chars,
+            max_body_bytes=self.max_body_bytes, raysl=__version__,
         )  # fmt: skip
         return info.model_dump_json().encode()
 
@@ -137,7 +157,7 @@ class Service:
     def warm_up(self) -> None:
         """Answers one example of each task, so that the first user does not pay for it and a broken bundle shows now."""
         for task in self.tasks.values():
-            task.predict([task.Request.model_validate(task.example())])
+            task.predict([task.Request.model_validate(task.example(), context=self._context)])
 
     def close(self) -> None:
         for batcher in self._batchers.values():
@@ -153,7 +173,12 @@ def load_tasks(session: BundleSession, config: ServeConfig) -> dict[str, Task]:
     for name in names:
         if names.count(name) > 1 or name in (FEEDBACK, INFO):
             raise ConfigError(f"serve.tasks: the address /v1/{name} is taken. Give the task class another `name`.")
-    return {task.name: task(session, settings) for task, settings in zip(classes, config.tasks, strict=True)}
+    tasks = {task.name: task(session, settings) for task, settings in zip(classes, config.tasks, strict=True)}
+    for name, task in tasks.items():
+        fields, other = task.Request.model_fields, "image" if session.reads == "text" else "text"
+        if other in fields and session.reads not in fields:
+            raise ConfigError(f"serve.tasks: '{name}' asks about `{other}`, and this model reads `{session.reads}`.")
+    return tasks
 
 
 def _recorder(settings: Settings, writer: str) -> Recorder | None:

@@ -1,17 +1,18 @@
-"""A released bundle, opened for inference: tokenizer and ONNX sessions, no torch.
+"""A released bundle, opened for inference: ONNX sessions and what brings a text or a picture to them, no torch.
 
-Costs one core per call and never spins when idle. The batch is the caller's: rows are padded to the longest of it.
+Costs one core per call and never spins when idle. The batch is the caller's: texts are padded to the longest of it.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from raysl.data.pixels import Pixels
 from raysl.data.tokenizer_file import load_tokenizer
 from raysl.release.bundle import CLASSIFIER, ENCODER, GENERATOR, TOKENIZER, Bundle, open_bundle
 from raysl.release.runtime import SEP, open_session, padded
@@ -34,19 +35,21 @@ class Classified:
 
 
 class BundleSession:
-    """Answers texts with the networks of one bundle; each is loaded when it is first asked for."""
+    """Answers with the networks of one bundle; each is loaded when it is first asked for."""
+
+    reads: ClassVar[Literal["text", "image"]]
+    """What requests are about."""
 
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
         self.classes = bundle.classes
-        self.max_tokens, self.context_length = bundle.max_tokens, bundle.context_length
         self.temperature = float(bundle.manifest.get("temperature", 1.0))
-        self.tokenizer = load_tokenizer(bundle.path(TOKENIZER))
 
-    @classmethod
-    def open(cls, folder: str | Path) -> "BundleSession":
+    @staticmethod
+    def open(folder: str | Path) -> "TextSession | PictureSession":
         """Opens a bundle folder; BundleError where it is cut off or altered."""
-        return cls(open_bundle(folder))
+        bundle = open_bundle(folder)
+        return TextSession(bundle) if bundle.decoding is None else PictureSession(bundle)
 
     @cached_property
     def encoder(self) -> Any:
@@ -60,15 +63,42 @@ class BundleSession:
     def generator(self) -> Any:
         return open_session(self.bundle.path(GENERATOR))
 
-    def embed(self, texts: Sequence[str]) -> Floats:
-        """Embeddings of length one, one row a text."""
-        (embeddings,) = self.encoder.run(["embedding"], {"tokens": self.tokenize(texts)})
+    def embed(self, contents: Sequence[Any]) -> Floats:
+        """Embeddings of length one, one row a text or picture."""
+        (embeddings,) = self.encoder.run(["embedding"], self.feed(contents))
         return np.asarray(embeddings, np.float32)  # (batch, width)
 
-    def classify(self, texts: Sequence[str]) -> Classified:
+    def classify(self, contents: Sequence[Any]) -> Classified:
         """Logits and embeddings of the same pass."""
-        logits, embeddings = self.classifier.run(["logits", "embedding"], {"tokens": self.tokenize(texts)})
+        logits, embeddings = self.classifier.run(["logits", "embedding"], self.feed(contents))
         return Classified(np.asarray(logits, np.float32), np.asarray(embeddings, np.float32))
+
+    def feed(self, contents: Sequence[Any]) -> dict[str, NDArray[Any]]:
+        """One batch, by the name of the networks' input."""
+        raise NotImplementedError
+
+
+class PictureSession(BundleSession):
+    """Answers pictures (channel, height, width), decoded as those were that the model was trained on."""
+
+    reads = "image"
+
+    def feed(self, contents: Sequence[Pixels]) -> dict[str, NDArray[Any]]:
+        return {"pixels": np.stack(contents)}  # (batch, channel, height, width)
+
+
+class TextSession(BundleSession):
+    """Answers texts."""
+
+    reads = "text"
+
+    def __init__(self, bundle: Bundle) -> None:
+        super().__init__(bundle)
+        self.max_tokens, self.context_length = bundle.max_tokens, bundle.context_length
+        self.tokenizer = load_tokenizer(bundle.path(TOKENIZER))
+
+    def feed(self, contents: Sequence[str]) -> dict[str, NDArray[Any]]:
+        return {"tokens": self.tokenize(contents)}
 
     def tokenize(self, texts: Sequence[str]) -> Tokens:
         """Ids of each text and [SEP], cut to `max_tokens` and padded to the longest of the batch."""

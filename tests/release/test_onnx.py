@@ -53,13 +53,13 @@ def test_an_encoder_is_one_file_with_free_batch_and_length(made: Exported) -> No
     graph = onnx.load(str(made.encoder_file)).graph
     assert [d.dim_param for d in graph.input[0].type.tensor_type.shape.dim] == ["batch", "length"]
     assert [value.name for value in graph.output] == ["embedding"]
-    parity = export.check_parity(EmbedGraph(made.encoder), made.encoder_file, ROWS, max_tokens=40, tolerance=1e-5)
+    parity = export.check_parity(EmbedGraph(made.encoder), made.encoder_file, export.token_cases(ROWS, 40), tolerance=1e-5)
     assert parity.longest == 40
     assert parity.max_difference < 1e-5
 
 
 def test_a_classifier_gives_logits_and_the_embedding(made: Exported) -> None:
-    export.check_parity(made.classifier, made.classifier_file, ROWS, max_tokens=40, tolerance=1e-4)
+    export.check_parity(made.classifier, made.classifier_file, export.token_cases(ROWS, 40), tolerance=1e-4)
     session = onnxruntime.InferenceSession(str(made.classifier_file))
     assert [output.name for output in session.get_outputs()] == ["logits", "embedding"]
 
@@ -74,19 +74,19 @@ def test_padding_does_not_change_an_embedding(made: Exported) -> None:
 def test_a_file_of_other_weights_is_refused(made: Exported) -> None:
     torch.nn.init.normal_(made.encoder.tokens.weight)
     with pytest.raises(BundleError, match=r"differs from PyTorch by .*nothing is released"):
-        export.check_parity(EmbedGraph(made.encoder), made.encoder_file, ROWS, max_tokens=40, tolerance=1e-4)
+        export.check_parity(EmbedGraph(made.encoder), made.encoder_file, export.token_cases(ROWS, 40), tolerance=1e-4)
 
 
 def test_not_a_number_is_refused(made: Exported) -> None:
     torch.nn.init.constant_(made.encoder.norm.weight, float("nan"))
     with pytest.raises(BundleError, match="differs from PyTorch by nan"):
-        export.check_parity(EmbedGraph(made.encoder), made.encoder_file, ROWS, max_tokens=40, tolerance=1e-4)
+        export.check_parity(EmbedGraph(made.encoder), made.encoder_file, export.token_cases(ROWS, 40), tolerance=1e-4)
 
 
 def test_a_head_of_zeros_proves_nothing(made: Exported) -> None:
     torch.nn.init.zeros_(made.classifier.head.weight)
     with pytest.raises(BundleError, match="proves nothing"):
-        export.check_parity(made.classifier, made.classifier_file, ROWS, max_tokens=40, tolerance=1e9)
+        export.check_parity(made.classifier, made.classifier_file, export.token_cases(ROWS, 40), tolerance=1e9)
 
 
 def test_a_fixed_batch_is_found(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """A tiny bundle whose answers can be worked out by hand; made without torch."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,10 @@ import pyarrow.parquet as pq
 from onnx import numpy_helper
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from raysl.data.decode import Decoding
 from raysl.release.bundle import write_bundle
+from raysl.release.reference import write_reference
+from raysl.release.runtime import PictureRunner
 
 CLASSES = ("fruit", "tool", "animal")
 WORDS = {"fruit": ["apple", "banana", "cherry"], "tool": ["hammer", "saw", "drill"], "animal": ["cat", "dog", "horse"]}
@@ -110,3 +114,37 @@ def save_documents(folder: Path, table: np.ndarray) -> None:
     columns = [list(column) for column in zip(*DOCUMENTS, strict=True)]
     documents = pa.table({name: pa.array(c, pa.string()) for name, c in zip(("id", "text", "label"), columns, strict=True)})
     pq.write_table(documents, folder / "documents.parquet")
+
+
+PICTURE_EMBED = """
+  real = Cast<to=1>(pixels)
+  axes = Constant<value_ints=[1,2,3]>()
+  bright = ReduceMean<keepdims=0>(real, axes)
+  last = Constant<value_ints=[1]>()
+  column = Unsqueeze(bright, last)
+  dark = Sub(white, column)
+  both = Concat<axis=1>(column, dark)
+  embedding = LpNormalization<axis=1,p=2>(both)
+"""
+
+
+def make_picture_bundle(folder: Path, reference: pa.Table | None = None) -> Path:
+    """A bundle of three tasks: how bright a grey picture is, and how dark. `reference` are rows of pixel shards."""
+    (folder / "search").mkdir(parents=True)
+    pixels = "uint8[batch,1,4,4] pixels) => (float[batch,width] embedding"
+    white = np.array([[255]], np.float32)
+    save_model(folder / "encoder.onnx", pixels, PICTURE_EMBED, white=white)
+    both = "uint8[batch,1,4,4] pixels) => (float[batch,classes] logits, float[batch,width] embedding"
+    head = np.eye(2, dtype=np.float32) * 4
+    save_model(
+        folder / "classifier.onnx", both, PICTURE_EMBED + "  logits = MatMul(embedding, head)\n", white=white, head=head
+    )
+    np.save(folder / "search" / "embeddings.npy", np.eye(2, dtype=np.float32))
+    columns = [["a.png", "b.png"], pa.nulls(2, pa.string()), ["day", "night"]]
+    pq.write_table(pa.table(columns, names=["id", "text", "label"]), folder / "search" / "documents.parquet")
+    how = Decoding(size=4, channels=1, patch_size=4, resize="crop", least_side=4, max_pixels=10_000)
+    if reference is not None:
+        write_reference(folder, PictureRunner(folder), reference, reference.slice(0, 0), ["day", "night"])
+    known = {"classes": ["day", "night"], "width": 2, "metrics": {}, "parity": {}, "versions": {}, "decoding": asdict(how)}
+    write_bundle(folder, known)
+    return folder

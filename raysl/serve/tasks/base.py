@@ -3,13 +3,16 @@
 An ordinary class, tested without HTTP. Its name is the last part of its address: `classify` answers at /v1/classify.
 """
 
-from collections.abc import Sequence
+import base64
+import binascii
+import io
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
 from pydantic_core import PydanticCustomError
 
 from raysl.config import PluginConfig
@@ -21,6 +24,8 @@ MAX_TEXT_CHARS = "max_text_chars"
 """Key of the validation context that holds serve.max_text_chars."""
 REDACT = "redact"
 """Key of the validation context that holds the bundle's RedactConfig, if any."""
+DECODING = "decoding"
+"""Key of the validation context that holds the bundle's Decoding, where it reads pictures."""
 
 
 END = "."
@@ -53,6 +58,23 @@ def _checked(text: str, info: ValidationInfo, end: str) -> str:
     return normal if without is None else redact(normal, without)
 
 
+def _check_image(data: str, info: ValidationInfo) -> NDArray[np.uint8]:
+    """(channel, height, width), decoded and resized as `prepare` does it."""
+    from raysl.data.images import BadImage
+
+    try:
+        pixels: NDArray[np.uint8] = (info.context or {})[DECODING].picture(base64.b64decode(data, validate=True))
+    except binascii.Error:
+        raise PydanticCustomError("no_base64", "must be the bytes of a picture file in base64") from None
+    except BadImage as error:
+        raise PydanticCustomError(
+            "bad_image", "is no picture that can be read: {reason}", {"reason": error.reason}
+        ) from None
+    return pixels
+
+
+Image = Annotated[str, AfterValidator(_check_image), Field(json_schema_extra={"contentEncoding": "base64"})]
+"""A picture in base64; once it is validated, its pixels."""
 Text = Annotated[str, AfterValidator(_check_text)]
 """A text that is not blank and not longer than serve.max_text_chars."""
 Beginning = Annotated[str, AfterValidator(_check_beginning)]
@@ -70,6 +92,32 @@ class TextRequest(Request):
 
     text: Text
     """The text; what goes beyond the model's max_tokens is not read."""
+
+    @property
+    def content(self) -> str:
+        """What the model reads."""
+        return self.text
+
+
+class ImageRequest(Request):
+    """A request about one picture."""
+
+    image: Image
+    """The bytes of a picture file (JPEG, PNG, WebP, GIF, BMP, TIFF, PPM or AVIF) in base64."""
+
+    @property
+    def content(self) -> Any:
+        """What the model reads: pixels (channel, height, width)."""
+        return self.image
+
+
+def text_of(request: Request) -> str:
+    """What is recorded of a request in words; of a picture nothing."""
+    return str(getattr(request, "text", ""))
+
+
+REQUESTS: Mapping[str, type[TextRequest] | type[ImageRequest]] = {"text": TextRequest, "image": ImageRequest}
+"""What a session reads -> the request of a task that takes either."""
 
 
 class Response(BaseModel):
@@ -96,7 +144,7 @@ class Task:
 
     name: ClassVar[str]
     Config: ClassVar[type[PluginConfig]]
-    Request: ClassVar[type[Request]]
+    Request: type[Request]
     Response: ClassVar[type[Response]]
     max_batch_size: ClassVar[int | None] = None
     """Requests that one `predict` answers at most, where that is less than serve.max_batch_size."""
@@ -110,8 +158,17 @@ class Task:
 
     def answer(self, request: Any, response: Any) -> Answer:
         """What is recorded; by default the text alone."""
-        return Answer(text=str(getattr(request, "text", "")))
+        return Answer(text_of(request))
 
     def example(self) -> dict[str, Any]:
         """A request that a healthy service answers: the readiness check sends it and `serve` prints it."""
-        return {"text": "Return the absolute value of a number."}
+        return example_image() if self.session.reads == "image" else {"text": "Return the absolute value of a number."}
+
+
+def example_image() -> dict[str, Any]:
+    """A picture of a dark and a bright half, 110 bytes in base64."""
+    from PIL import Image as Pictures
+
+    file = io.BytesIO()
+    Pictures.fromarray(np.kron([[40, 215]], np.ones((8, 4))).astype(np.uint8)).save(file, "PNG")
+    return {"image": base64.b64encode(file.getvalue()).decode()}

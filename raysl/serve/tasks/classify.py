@@ -1,4 +1,4 @@
-"""classify: the label of a text, with how sure the model is."""
+"""classify: the label of a text or a picture, with how sure the model is."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -44,18 +44,18 @@ class Classify(base.Task):
 
     name = "classify"
     Config = ClassifyConfig
-    Request = base.TextRequest
     Response = ClassifyResponse
 
     def __init__(self, session: "BundleSession", config: ClassifyConfig) -> None:
         super().__init__(session, config)
+        self.Request = base.REQUESTS[session.reads]
         session.classifier  # noqa: B018  loads now, so that a bundle without a classifier stops the start
         self.num_scores = min(config.num_scores, len(session.classes))
 
-    def predict(self, requests: Sequence[base.TextRequest]) -> list[ClassifyResponse]:
+    def predict(self, requests: Sequence[base.TextRequest | base.ImageRequest]) -> list[ClassifyResponse]:
         from raysl.release.runtime import softmax
 
-        result = self.session.classify([request.text for request in requests])
+        result = self.session.classify([request.content for request in requests])
         probabilities = softmax(result.logits, self.session.temperature)  # (batch, classes)
         order = np.argsort(-probabilities, axis=1, kind="stable")[:, : self.num_scores]
         rows = zip(order, np.take_along_axis(probabilities, order, axis=1), result.embeddings, strict=True)
@@ -68,5 +68,5 @@ class Classify(base.Task):
         response._embedding = embedding
         return response
 
-    def answer(self, request: base.TextRequest, response: ClassifyResponse) -> base.Answer:
-        return base.Answer(request.text, response.label, response.confidence, response._embedding)
+    def answer(self, request: base.Request, response: ClassifyResponse) -> base.Answer:
+        return base.Answer(base.text_of(request), response.label, response.confidence, response._embedding)

@@ -11,7 +11,7 @@ from raysl.config import PluginConfig
 from raysl.serve.tasks import base
 
 if TYPE_CHECKING:
-    from raysl.serve.session import BundleSession
+    from raysl.serve.session import TextSession
 
 MAX_NEW_TOKENS = 512
 
@@ -53,8 +53,9 @@ class Generate(base.Task):
     Request = GenerateRequest
     Response = GenerateResponse
     max_batch_size = 1
+    session: "TextSession"
 
-    def __init__(self, session: "BundleSession", config: GenerateConfig) -> None:
+    def __init__(self, session: "TextSession", config: GenerateConfig) -> None:
         super().__init__(session, config)
         shapes = {value.name: value.shape for value in session.generator.get_inputs()}
         layers, _, heads, _, head_width = shapes["past_keys"]

@@ -1,4 +1,4 @@
-"""search: the documents of the bundle that mean what the text says."""
+"""search: the documents of the bundle that mean what a text says, or its pictures that look like a picture."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -29,40 +29,49 @@ class SearchRequest(base.TextRequest):
     """Documents wanted, the nearest first."""
 
 
+class ImageSearchRequest(base.ImageRequest):
+    """What to look for."""
+
+    limit: int = Field(10, ge=1, le=MAX_LIMIT)
+    """Pictures wanted, the nearest first."""
+
+
 class FoundDocument(BaseModel):
-    """One document, with its cosine."""
+    """One document or picture, with its cosine."""
 
     id: str
     score: float
     label: str | None
     snippet: str
+    """The beginning of a document; empty for a picture, whose id says where it lies."""
 
 
 class SearchResponse(base.Response):
-    """The nearest documents, best first."""
+    """The nearest documents or pictures, best first."""
 
     documents: list[FoundDocument]
 
 
 class Search(base.Task):
-    """Cosine between the text's embedding and every document's."""
+    """Cosine between the embedding of what is asked about and every document's."""
 
     name = "search"
     Config = SearchConfig
-    Request = SearchRequest
     Response = SearchResponse
 
     def __init__(self, session: "BundleSession", config: SearchConfig) -> None:
         from raysl.serve.index import SearchIndex
 
         super().__init__(session, config)
+        self.Request = SearchRequest if session.reads == "text" else ImageSearchRequest
         session.encoder  # noqa: B018  loads now, so that a bundle without an encoder stops the start
         self.index = SearchIndex(session.bundle, config.snippet_chars)
 
-    def predict(self, requests: Sequence[SearchRequest]) -> list[SearchResponse]:
-        queries = self.session.embed([request.text for request in requests])
+    def predict(self, requests: Sequence[SearchRequest | ImageSearchRequest]) -> list[SearchResponse]:
+        queries = self.session.embed([request.content for request in requests])
         found = self.index.nearest(queries, [request.limit for request in requests])
         return [SearchResponse(documents=[FoundDocument(**vars(hit)) for hit in hits]) for hits in found]
 
     def example(self) -> dict[str, Any]:
-        return {"text": "read a file line by line", "limit": 3}
+        about = super().example() if self.session.reads == "image" else {"text": "read a file line by line"}
+        return {**about, "limit": 3}

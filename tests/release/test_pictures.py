@@ -1,0 +1,122 @@
+"""Pictures that are released: drawn from shards, exported, searched in, and answered as `prepare` would have read them."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from tiny_image_run import FORM, add_classifier, make_image_run
+
+from raysl.data.decode import Decoding, write_encoded
+from raysl.data.pixels import PixelFormat, PixelRows, to_images
+from raysl.errors import BundleError, ConfigError, DataError, StageError
+from raysl.release import model_registry, onnx
+from raysl.release.bundle import Bundle, open_bundle
+from raysl.release.pictures import StoredPictures, draw_pictures, first_pictures
+from raysl.release.release import release
+from raysl.run_config import RunConfig
+from raysl.serve.session import BundleSession
+from raysl.update import update
+from tests.pixel_shards import file_of, random_images, write_shards
+
+HOW = Decoding(size=8, channels=1, patch_size=4, resize="crop", least_side=8, max_pixels=10_000)
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    folder = tmp_path_factory.mktemp("pictures") / "run"
+    config = make_image_run(folder, release={}, serve={"tasks": ["classify", "embed", "search"]})
+    release(add_classifier(config))
+    return config
+
+
+@pytest.fixture
+def bundle(released: RunConfig) -> Bundle:
+    return open_bundle(released.folder / "release" / "bundle")
+
+
+def test_a_draw_keeps_the_order_and_is_of_one_split(tmp_path: Path) -> None:
+    form = PixelFormat(8, 1, 4)
+    write_shards(tmp_path / "pixels" / "test", 20, form)
+    write_shards(tmp_path / "pixels" / "train", 9, form)
+    drawn = draw_pictures(tmp_path, "test", 5, seed=3)["id"].to_pylist()
+    assert drawn == [f"test-{place}" for place in sorted(np.random.default_rng(3).permutation(20)[:5])]
+    assert len(draw_pictures(tmp_path, "test", 50, seed=3)) == 20
+    with pytest.raises(DataError, match=r"Give prepare\.split\.validation a share above 0"):
+        draw_pictures(tmp_path, "validation", 5, seed=3)
+
+
+def test_pictures_to_search_in_are_those_of_the_train_split_first(tmp_path: Path) -> None:
+    form = PixelFormat(8, 1, 4)
+    for split, count in {"test": 4, "train": 9}.items():
+        write_shards(tmp_path / "pixels" / split, count, form)
+    assert first_pictures(tmp_path, 11)["id"].to_pylist() == [*(f"train-{n}" for n in range(9)), "test-0", "test-1"]
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_only_labelled_pictures_are_drawn_where_labels_are_needed(tmp_path: Path, labelled: bool) -> None:
+    pictures, labels = random_images(10, 8, 1)
+    some = [label if place % 2 else None for place, label in enumerate(labels)]
+    folder = tmp_path / "encoded" / "validation"
+    write_encoded(folder / "shard-0.arrow", [str(n) for n in range(10)], some, [file_of(p) for p in pictures], HOW)
+    drawn = draw_pictures(tmp_path, "validation", 10, seed=0, labelled=labelled)
+    assert drawn["id"].to_pylist() == [str(place) for place in range(10) if place % 2 or not labelled]
+
+
+@pytest.mark.parametrize("stored", ["pixels", "encoded"])
+def test_pictures_are_read_as_networks_read_them_whatever_the_shards_hold(tmp_path: Path, stored: str) -> None:
+    pictures, labels = random_images(20, 8, 1, seed=2)
+    if stored == "pixels":
+        write_shards(tmp_path / stored / "train", 20, HOW.form, seed=2)
+    else:
+        path = tmp_path / stored / "train" / "shard-0.arrow"
+        write_encoded(path, [str(n) for n in range(20)], labels, [file_of(p) for p in pictures], HOW)
+    found, expected = StoredPictures(first_pictures(tmp_path, 20)), pictures.transpose(0, 3, 1, 2)
+    assert len(found) == 20
+    assert np.array_equal(np.stack(found), expected)
+    assert np.array_equal(np.stack(found[8:15]), expected[8:15])  # over the border of two shards
+    assert np.array_equal(np.stack(found[::7]), expected[::7])
+    assert np.array_equal(found[-1], expected[-1])
+    assert found[20:] == []
+    assert np.array_equal(HOW.picture(file_of(pictures[0])), expected[0])
+
+
+@pytest.mark.slow
+def test_a_release_of_pictures_is_proven_and_in_production(released: RunConfig, bundle: Bundle) -> None:
+    assert model_registry.production(released.folder)[0] == 1
+    assert bundle.tasks == ("classify", "embed", "search")
+    assert set(bundle.manifest["parity"]) == {"encoder.onnx", "classifier.onnx"}
+    assert all(parity["max_difference"] < 1e-5 for parity in bundle.manifest["parity"].values())
+    assert bundle.manifest["metrics"]["macro_f1"] > 0.9
+    assert bundle.manifest["metrics"]["rows"] == 30
+
+
+@pytest.mark.slow
+def test_a_picture_that_is_sent_finds_itself_among_those_released(released: RunConfig, bundle: Bundle) -> None:
+    embeddings = np.load(bundle.path("search/embeddings.npy"))
+    ids = pq.read_table(bundle.path("search/documents.parquet"))["id"].to_pylist()
+    assert len(ids) == len(embeddings) == 160
+    rows = PixelRows(released.folder / "prepare" / "pixels" / "train")
+    sent = file_of(to_images(rows.row(77)[None], FORM)[0].transpose(1, 2, 0))
+    assert bundle.decoding is not None
+    (query,) = BundleSession.open(bundle.folder).embed([bundle.decoding.picture(sent)])
+    assert np.abs(embeddings[77] - query).max() < 1e-5
+    assert ids[int((embeddings @ query).argmax())] == "train-77"
+
+
+@pytest.mark.slow
+def test_pictures_of_another_size_than_the_encoder_was_trained_on_are_refused(tmp_path: Path) -> None:
+    config = make_image_run(tmp_path, prepare={"source": "digits", "images": {"size": 32}}, finetune=None, release={})
+    with pytest.raises(StageError, match=r"says 32 pixels and 3 channels, .*trained on 16 and 3\. Set prepare\.images"):
+        release(config)
+    assert not model_registry.read_registry(config.folder).versions
+
+
+def test_equal_pictures_prove_no_parity() -> None:
+    with pytest.raises(BundleError, match="two different held-out pictures"):
+        onnx.picture_cases([np.zeros((1, 8, 8), np.uint8)] * 9)
+
+
+def test_an_update_is_refused_since_pictures_are_not_recorded(released: RunConfig) -> None:
+    with pytest.raises(ConfigError, match=r"this run reads images, which are not recorded\. Put new labelled rows beside"):
+        update(released)
