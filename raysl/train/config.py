@@ -50,6 +50,11 @@ class OptimizerConfig(Config):
         for name, types in used.items():
             if self.type not in types and getattr(self, name) != OptimizerConfig.model_fields[name].default:
                 raise ValueError(f"{name} has no effect with type={self.type}; it belongs to {' and '.join(types)}")
+        if (
+            self.scale == "none"
+            and self.reference_batch_size != OptimizerConfig.model_fields["reference_batch_size"].default
+        ):
+            raise ValueError("reference_batch_size has no effect with scale=none; set scale to linear or sqrt")
         return self
 
 

@@ -234,6 +234,8 @@ def test_a_value_without_effect_is_refused() -> None:
         OptimizerConfig(momentum=0.5)
     with pytest.raises(ValidationError, match="betas has no effect with type=lars"):
         OptimizerConfig(type="lars", betas=(0.9, 0.95))
+    with pytest.raises(ValidationError, match="reference_batch_size has no effect with scale=none"):
+        OptimizerConfig(reference_batch_size=1024)
 
 
 def test_average_of_weights_by_hand_and_applied_only_inside_the_block() -> None:
@@ -246,8 +248,8 @@ def test_average_of_weights_by_hand_and_applied_only_inside_the_block() -> None:
     average.update(100)  # decay 0.5
     assert float(average.weights["weight"]) == pytest.approx(2.9)
     with average.applied():
-        assert float(model.weight) == pytest.approx(2.9)
-    assert float(model.weight) == 3.0
+        assert model.weight.item() == pytest.approx(2.9)
+    assert model.weight.item() == 3.0
 
 
 def test_adamw_steps_as_torch_s_own() -> None:
