@@ -24,6 +24,7 @@ from raysl.serve.openapi import document
 from raysl.serve.service import Service, Settings, load_tasks
 from raysl.serve.session import BundleSession
 from raysl.serve.tasks import base
+from raysl.serve.tasks.classify import Classify, ClassifyConfig
 from tests.pixel_shards import file_of
 
 BRIGHT, DARK = np.full((20, 30), 220, np.uint8), np.full((9, 9), 20, np.uint8)
@@ -116,6 +117,20 @@ def test_what_is_recorded_of_a_picture_is_its_embedding(settings: Settings, tmp_
     (row,) = read_records(tmp_path).to_pylist()
     assert row["text"] == ""
     assert np.allclose(row["embedding"], service.session.embed([service.session.bundle.decoding.picture(file_of(DARK))])[0])
+
+
+class Titled(Classify):
+    """A task of our own that asks for more."""
+
+    class Request(base.ImageRequest):
+        """A picture with a title."""
+
+        title: str
+
+
+def test_a_task_made_of_another_keeps_what_it_asks_for(settings: Settings) -> None:
+    task = Titled(BundleSession.open(settings.bundle_folder), ClassifyConfig())
+    assert set(task.Request.model_fields) == {"image", "title"}
 
 
 class Counting(base.Task):

@@ -116,8 +116,10 @@ def text_of(request: Request) -> str:
     return str(getattr(request, "text", ""))
 
 
-REQUESTS: Mapping[str, type[TextRequest] | type[ImageRequest]] = {"text": TextRequest, "image": ImageRequest}
-"""What a session reads -> the request of a task that takes either."""
+ByContent = Mapping[str, type[Request]]
+"""What a session reads -> the request."""
+REQUESTS: ByContent = {"text": TextRequest, "image": ImageRequest}
+"""`Requests` of a task that asks for nothing else."""
 
 
 class Response(BaseModel):
@@ -140,17 +142,21 @@ class Answer:
 
 
 class Task:
-    """Base of served tasks. A subclass has `name`, `Config`, `Request`, `Response` and `predict`."""
+    """Base of served tasks. A subclass has `name`, `Config`, `Request` (or `Requests`), `Response` and `predict`."""
 
     name: ClassVar[str]
     Config: ClassVar[type[PluginConfig]]
     Request: type[Request]
+    Requests: ClassVar[ByContent]
+    """`Request` by what a session reads, for a task that answers texts and pictures."""
     Response: ClassVar[type[Response]]
     max_batch_size: ClassVar[int | None] = None
     """Requests that one `predict` answers at most, where that is less than serve.max_batch_size."""
 
     def __init__(self, session: "BundleSession", config: Any) -> None:
         self.session, self.config = session, config
+        if not hasattr(self, "Request"):
+            self.Request = self.Requests[session.reads]
 
     def predict(self, requests: Sequence[Any]) -> Sequence[Any]:
         """One response for each request, in their order. Called from one thread at a time."""
