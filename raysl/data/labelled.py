@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, overload
+from typing import Any, Self, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -47,7 +47,34 @@ class Documents(Labelled):
     texts: Sequence[str]
 
 
-class StoredTexts(Sequence[str]):
+T = TypeVar("T")
+
+
+class Stored(Sequence[T]):
+    """Contents of rows that stay where they lie until they are asked for."""
+
+    def take(self, places: Sequence[int]) -> Self:
+        """Those at `places`, as little read as before."""
+        raise NotImplementedError
+
+    def _read(self, place: int) -> T:
+        raise NotImplementedError
+
+    @overload
+    def __getitem__(self, place: int) -> T: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> "Stored[T]": ...
+
+    def __getitem__(self, place: int | slice) -> "T | Stored[T]":
+        return self.take(range(len(self))[place]) if isinstance(place, slice) else self._read(place)
+
+    def __reduce__(self) -> tuple[type, tuple[list[T]]]:
+        """On another machine the files may not be there: the contents travel."""
+        return list, (list(self),)
+
+
+class StoredTexts(Stored[str]):
     """Texts of documents by part and row, read each time they are gone through: a part once, and one at a time."""
 
     def __init__(self, paths: Sequence[Path], parts: npt.NDArray[np.int64], rows: npt.NDArray[np.int64]) -> None:
@@ -56,17 +83,6 @@ class StoredTexts(Sequence[str]):
 
     def __len__(self) -> int:
         return len(self._rows)
-
-    @overload
-    def __getitem__(self, place: int) -> str: ...
-
-    @overload
-    def __getitem__(self, place: slice) -> "StoredTexts": ...
-
-    def __getitem__(self, place: int | slice) -> "str | StoredTexts":
-        if isinstance(place, slice):
-            return self.take(range(len(self))[place])
-        return next(iter(self.take([place])))
 
     def __iter__(self) -> Iterator[str]:
         order = np.argsort(self._parts, kind="stable")
@@ -82,12 +98,11 @@ class StoredTexts(Sequence[str]):
         numbers = np.asarray(places, np.int64)
         return type(self)(self._paths, self._parts[numbers], self._rows[numbers])
 
-    def __reduce__(self) -> tuple[type, tuple[list[str]]]:
-        """On another machine the parts may not be there: the texts travel."""
-        return list, (list(self),)
+    def _read(self, place: int) -> str:
+        return next(iter(self.take([place])))
 
 
-class StoredPixels(Sequence[Pixels]):
+class StoredPixels(Stored[Pixels]):
     """Rows of shards by their numbers, each read, and decoded where pictures were stored, when it is asked for."""
 
     def __init__(self, rows: PixelRows, numbers: Sequence[int]) -> None:
@@ -96,23 +111,11 @@ class StoredPixels(Sequence[Pixels]):
     def __len__(self) -> int:
         return len(self._numbers)
 
-    @overload
-    def __getitem__(self, place: int) -> Pixels: ...
-
-    @overload
-    def __getitem__(self, place: slice) -> "StoredPixels": ...
-
-    def __getitem__(self, place: int | slice) -> "Pixels | StoredPixels":
-        if isinstance(place, slice):
-            return StoredPixels(self._rows, self._numbers[place])
-        return self._rows.row(self._numbers[place])
-
     def take(self, places: Sequence[int]) -> Self:
         return type(self)(self._rows, [self._numbers[place] for place in places])
 
-    def __reduce__(self) -> tuple[type, tuple[list[Pixels]]]:
-        """On another machine the shards may not be there: the rows travel."""
-        return list, (list(self),)
+    def _read(self, place: int) -> Pixels:
+        return self._rows.row(self._numbers[place])
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,7 @@ class Pictures(Labelled):
 
 
 def _taken(column: Any, places: Sequence[int]) -> Any:
-    return column.take(places) if isinstance(column, StoredPixels | StoredTexts) else [column[place] for place in places]
+    return column.take(places) if isinstance(column, Stored) else [column[place] for place in places]
 
 
 def read_split(prepared: Path, split: str) -> Labelled:
