@@ -1,6 +1,5 @@
 """The three blocks of CONTRIBUTING.md, as they stand there, in modules outside the package."""
 
-import importlib
 import re
 import sys
 from pathlib import Path
@@ -23,6 +22,7 @@ from raysl.serve.session import BundleSession
 from raysl.train.config import OptimizerConfig
 from raysl.train.loop import Trainer
 from raysl.train.world import World, single
+from tests.tiny_bundle import make_bundle
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
@@ -109,9 +109,8 @@ def test_a_model_that_it_does_not_train_is_told_when_the_yaml_is_read(config: Ru
         config.training.model_validate({**config.training.model_dump(), "model": {"type": "gpt"}})
 
 
-def test_task_answers_from_a_bundle(config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(ROOT / "tests" / "serve")
-    session = BundleSession.open(importlib.import_module("tiny_bundle").make_bundle(tmp_path / "bundle"))
+def test_task_answers_from_a_bundle(config: RunConfig, tmp_path: Path) -> None:
+    session = BundleSession.open(make_bundle(tmp_path / "bundle"))
     assert config.serve is not None
     task = TASKS.load(config.serve.tasks[1].type)(session, config.serve.tasks[1])
     pairs = [("apple", "banana"), ("apple", "hammer")]

@@ -117,6 +117,6 @@ def test_equal_pictures_prove_no_parity() -> None:
         onnx.picture_cases([np.zeros((1, 8, 8), np.uint8)] * 9)
 
 
-def test_an_update_is_refused_since_pictures_are_not_recorded(released: RunConfig) -> None:
+def test_an_update_is_refused_since_pictures_are_not_recorded(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"this run reads images, which are not recorded\. Put new labelled rows beside"):
-        update(released)
+        update(make_image_run(tmp_path, release={}))

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from raw_http import free_port
-from tiny_bundle import make_bundle
 
 from raysl.serve.config import RecordConfig, ServeConfig
 from raysl.serve.http import HttpApp
@@ -17,6 +16,7 @@ from raysl.serve.listener import Listener
 from raysl.serve.port import SharedPort, borrow
 from raysl.serve.service import Service, Settings
 from raysl.serve.session import BundleSession
+from tests.tiny_bundle import make_bundle
 
 TASKS = ("classify", "embed", "search", "generate")
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from raw_http import free_port
-from tiny_bundle import make_bundle
 
 from raysl import cluster, config, run_config
 from raysl.errors import BundleError, CatalogError, ConfigError, ServeError, StageError
@@ -17,6 +16,7 @@ from raysl.run_config import RunConfig
 from raysl.serve import app
 from raysl.serve.config import ServeConfig
 from raysl.serve.service import Service, Settings
+from tests.tiny_bundle import make_bundle
 
 
 def make_config(folder: Path, **serve: Any) -> RunConfig:

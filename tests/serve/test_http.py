@@ -16,13 +16,13 @@ import pytest
 import uvicorn
 from conftest import listening, with_config
 from raw_http import content, get, headers_of, post, request, send, status
-from tiny_bundle import CLASSES, make_bundle
 from uvicorn.server import ServerState
 
 from raysl.monitor.recorder import read_records
 from raysl.serve.config import RecordConfig
 from raysl.serve.listener import LimitedHeads
 from raysl.serve.service import Service, Settings
+from tests.tiny_bundle import CLASSES, make_bundle
 
 MARK = "patient-0451-secret"
 CLASSIFY = "/v1/classify"

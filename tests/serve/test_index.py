@@ -6,11 +6,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tiny_bundle import make_bundle
 
 from raysl.errors import BundleError
 from raysl.release.bundle import Bundle, open_bundle, write_bundle
 from raysl.serve.index import SearchIndex
+from tests.tiny_bundle import make_bundle
 
 
 def _random_bundle(folder: Path, documents: int) -> Bundle:

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from conftest import listening
 from raw_http import free_port
-from tiny_bundle import make_picture_bundle
 
 from raysl.catalog import TASKS
 from raysl.config import PluginConfig
@@ -26,6 +25,7 @@ from raysl.serve.session import BundleSession
 from raysl.serve.tasks import base
 from raysl.serve.tasks.classify import Classify, ClassifyConfig
 from tests.pixel_shards import file_of
+from tests.tiny_bundle import make_picture_bundle
 
 BRIGHT, DARK = np.full((20, 30), 220, np.uint8), np.full((9, 9), 20, np.uint8)
 

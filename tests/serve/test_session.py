@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_bundle import VOCABULARY, make_bundle
 
 from raysl.errors import BundleError
 from raysl.release.runtime import softmax
 from raysl.serve.session import BundleSession
+from tests.tiny_bundle import VOCABULARY, make_bundle
 
 
 def test_rows_are_padded_to_the_longest_of_the_batch_and_end_with_a_separator(session: BundleSession) -> None:

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pydantic import ValidationError
-from tiny_bundle import CLASSES, make_bundle
 
 from raysl.data.text import normalize
 from raysl.errors import BundleError
@@ -15,6 +14,7 @@ from raysl.serve.tasks.classify import Classify, ClassifyConfig
 from raysl.serve.tasks.embed import Embed, EmbedConfig
 from raysl.serve.tasks.generate import Generate, GenerateConfig, GenerateRequest, choose
 from raysl.serve.tasks.search import Search, SearchConfig, SearchRequest
+from tests.tiny_bundle import CLASSES, make_bundle
 
 
 def _classify(session: BundleSession, text: str, **config: int) -> object:
