@@ -36,8 +36,8 @@ class Command:
 
 DEMO = "configs/smoke/bert.yaml"
 COMMANDS = {
-    "prepare": Command("Clean, de-duplicate and tokenize the documents of a source.", "prepare", ("redo",)),
-    "pretrain": Command("Train the network on text without labels.", "pretrain", ("redo",)),
+    "prepare": Command("Clean and de-duplicate a source; write token or pixel shards.", "prepare", ("redo",)),
+    "pretrain": Command("Train the network without labels.", "pretrain", ("redo",)),
     "tune": Command("Search better keys of pretrain with many short runs.", "tune", (), "raysl.train.tune:tune"),
     "finetune": Command("Train a classifier on the pretrained network with few labels.", "finetune", ("redo",)),
     "evaluate": Command("Measure it on the test split, baselines beside it.", "evaluate", ("redo",)),

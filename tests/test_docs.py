@@ -77,6 +77,14 @@ def test_links_between_files_lead_somewhere(page: Path) -> None:
     assert [link for link in links if not (page.parent / link).exists()] == []
 
 
+def test_whole_yamls_that_pages_show_are_valid(tmp_path: Path) -> None:
+    shown = [block for page in PAGES for block in re.findall(r"```yaml\n(name: .*?)```", page.read_text("utf-8"), re.S)]
+    assert shown
+    for block in shown:
+        (tmp_path / "shown.yaml").write_text(block, encoding="utf-8")
+        assert run_config.load(tmp_path / "shown.yaml").serve is not None
+
+
 def test_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 250
 

@@ -1,5 +1,6 @@
 """A tiny bundle whose answers can be worked out by hand; made without torch."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -128,23 +129,26 @@ PICTURE_EMBED = """
 """
 
 
-def make_picture_bundle(folder: Path, reference: pa.Table | None = None) -> Path:
-    """A bundle of three tasks: how bright a grey picture is, and how dark. `reference` are rows of pixel shards."""
+def make_picture_bundle(folder: Path, reference: pa.Table | None = None, classes: Sequence[str] = ("day", "night")) -> Path:
+    """A bundle of three tasks: how bright a grey picture is, and how dark. `reference` are rows of pixel shards.
+
+    Without `classes` it does not classify.
+    """
     (folder / "search").mkdir(parents=True)
     pixels = "uint8[batch,1,4,4] pixels) => (float[batch,width] embedding"
     white = np.array([[255]], np.float32)
     save_model(folder / "encoder.onnx", pixels, PICTURE_EMBED, white=white)
     both = "uint8[batch,1,4,4] pixels) => (float[batch,classes] logits, float[batch,width] embedding"
     head = np.eye(2, dtype=np.float32) * 4
-    save_model(
-        folder / "classifier.onnx", both, PICTURE_EMBED + "  logits = MatMul(embedding, head)\n", white=white, head=head
-    )
+    if classes:
+        body = PICTURE_EMBED + "  logits = MatMul(embedding, head)\n"
+        save_model(folder / "classifier.onnx", both, body, white=white, head=head)
     np.save(folder / "search" / "embeddings.npy", np.eye(2, dtype=np.float32))
     columns = [["a.png", "b.png"], pa.nulls(2, pa.string()), ["day", "night"]]
     pq.write_table(pa.table(columns, names=["id", "text", "label"]), folder / "search" / "documents.parquet")
     how = Decoding(size=4, channels=1, patch_size=4, resize="crop", least_side=4, max_pixels=10_000)
     if reference is not None:
-        write_reference(folder, PictureRunner(folder), reference, reference.slice(0, 0), ["day", "night"])
-    known = {"classes": ["day", "night"], "width": 2, "metrics": {}, "parity": {}, "versions": {}, "decoding": asdict(how)}
+        write_reference(folder, PictureRunner(folder), reference, reference.slice(0, 0), classes)
+    known = {"classes": list(classes), "width": 2, "metrics": {}, "parity": {}, "versions": {}, "decoding": asdict(how)}
     write_bundle(folder, known)
     return folder

@@ -16,9 +16,9 @@ class ReleaseConfig(Config):
     opset: int = Field(20, ge=17)
     """ONNX operator set."""
     max_tokens: int = Field(512, ge=8)
-    """Longest input the served model reads, in tokens; longer texts are cut. `finetune.max_tokens` are what its classifier
-    was trained on."""
+    """Longest text the served model reads, in tokens; longer ones are cut. `finetune.max_tokens` are what its classifier
+    was trained on. No meaning for pictures."""
     search_documents: int = Field(50_000, ge=0)
-    """Prepared documents put into the search index, the first ones; 0 leaves search out."""
+    """Prepared documents or pictures put into the search index, the first ones; 0 leaves search out."""
     reference_rows: int = Field(1000, ge=50)
     """Held-out rows whose inputs, confidences and speed are kept as the window that `monitor` compares with."""

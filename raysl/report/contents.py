@@ -93,8 +93,8 @@ def _few_label(row: Mapping[str, Any]) -> FewLabel:
 class Release:
     """What the released bundle says of itself."""
 
-    parity: Sequence[tuple[str, float, int]]
-    """Network, largest difference from PyTorch, longest input compared in tokens."""
+    parity: Sequence[tuple[str, float, str]]
+    """Network, largest difference from PyTorch, longest input compared, with its unit."""
     numbers: Sequence[tuple[str, str]]
     """Metrics and latency."""
 
@@ -104,7 +104,8 @@ def release(folder: Path) -> Release | None:
     if not path.is_file():
         return None
     data = storage.read_json(path)
-    parity = [(name, float(one["max_difference"]), int(one["longest"])) for name, one in data["parity"].items()]
+    unit = "pixels" if "decoding" in data else "tokens"
+    parity = [(name, float(one["max_difference"]), f"{one['longest']} {unit}") for name, one in data["parity"].items()]
     numbers = [*_numbers(data["metrics"]), *_numbers({f"latency {name}": v for name, v in data.get("latency", {}).items()})]
     return Release(parity, numbers)
 

@@ -19,7 +19,7 @@ class RecordConfig(Config):
     queue_rows: int = Field(10_000, ge=1)
     """Requests waiting in memory at most; above it records are dropped and counted, requests are not slowed."""
     max_text_chars: int = Field(10_000, ge=0)
-    """Characters of a text that are kept; 0 keeps none."""
+    """Characters of a text that are kept; 0 keeps none. Of a picture never more than its embedding is kept."""
 
 
 class ServeConfig(Config):

@@ -29,13 +29,22 @@ def pictures(count: int, seed: int, darker_by: int = 0) -> np.ndarray:
     return np.clip(bright + generator.integers(0, 40, (count, 4, 4, 1)), 0, 255).astype(np.uint8)
 
 
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    folder = tmp_path_factory.mktemp("pictures")
+def make_bundle(folder: Path, classes: tuple[str, ...]) -> Bundle:
     names = [str(number) for number in range(200)]
     rows = to_rows(pictures(200, seed=0), FORM)
     write_pixels(folder / "pixels" / "train" / "shard-0.arrow", names, [None] * 200, rows, FORM)
-    return open_bundle(make_picture_bundle(folder / "bundle", first_pictures(folder, 200)))
+    return open_bundle(make_picture_bundle(folder / "bundle", first_pictures(folder, 200), classes))
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return make_bundle(tmp_path_factory.mktemp("pictures"), ("day", "night"))
+
+
+def ask(service: Service, task: str, shown: np.ndarray) -> None:
+    for number, picture in enumerate(shown):
+        sent = json.dumps({"image": base64.b64encode(file_of(picture)).decode()}).encode()
+        asyncio.run(service.ask(task, sent, f"{task}-{number}"))
 
 
 @pytest.mark.parametrize(("darker_by", "verdict"), [(0, "normal"), (50, "drift")])
@@ -43,13 +52,25 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 def test_darker_pictures_are_drift_and_more_of_the_same_are_not(
     bundle: Bundle, tmp_path: Path, darker_by: int, verdict: str, kept: int
 ) -> None:
-    record = RecordConfig(max_text_chars=kept)
-    service = Service(Settings("x", tmp_path, 1, bundle.folder, ServeConfig(tasks=("classify",), record=record)), "writer")
-    for picture in pictures(100, seed=1, darker_by=darker_by):
-        sent = json.dumps({"image": base64.b64encode(file_of(picture)).decode()}).encode()
-        asyncio.run(service.ask("classify", sent, f"{picture[0, 0, 0]}-{len(sent)}"))
+    config = ServeConfig(tasks=("classify", "embed"), record=RecordConfig(max_text_chars=kept))
+    service = Service(Settings("x", tmp_path, 1, bundle.folder, config), "writer")
+    ask(service, "classify", pictures(100, seed=1, darker_by=darker_by))
+    ask(service, "embed", pictures(20, seed=1, darker_by=50 - darker_by))  # does not count
     service.close()
     window = newest_window(tmp_path, bundle, 1, 1000, kept)
     result = judge(reference_window(bundle, kept), window, CONFIG, 1, "classify")
     assert (len(window), result.verdict) == (100, verdict)
     assert [check.name for check in result.checks] == ["inputs", "confidence", "predictions"]
+
+
+@pytest.mark.parametrize(("darker_by", "verdict"), [(0, "normal"), (50, "drift")])
+def test_without_classes_the_pictures_that_were_embedded_are_compared(tmp_path: Path, darker_by: int, verdict: str) -> None:
+    bundle = make_bundle(tmp_path, ())
+    service = Service(Settings("x", tmp_path, 1, bundle.folder, ServeConfig(tasks=("embed", "search"))), "writer")
+    ask(service, "embed", pictures(60, seed=1, darker_by=darker_by))
+    ask(service, "search", pictures(20, seed=1, darker_by=50 - darker_by))  # what is looked for is no drift
+    service.close()
+    window = newest_window(tmp_path, bundle, 1, 1000, 10_000)
+    result = judge(reference_window(bundle, 10_000), window, CONFIG, 1, "embed")
+    assert (len(window), result.reference_rows, result.verdict) == (60, 200, verdict)
+    assert [check.name for check in result.checks] == ["inputs"]

@@ -1,31 +1,43 @@
 """Pictures that are released: drawn from shards, exported, searched in, and answered as `prepare` would have read them."""
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from tiny_image_run import FORM, add_classifier, make_image_run
 
+from raysl.data.config import ImagesConfig
 from raysl.data.decode import Decoding, write_encoded
-from raysl.data.pixels import PixelFormat, PixelRows, to_images
+from raysl.data.image_shards import decoding_of
+from raysl.data.images import Resize
+from raysl.data.pixels import PixelFormat, PixelRows, to_images, to_rows, write_pixels
 from raysl.errors import BundleError, ConfigError, DataError, StageError
-from raysl.release import model_registry, onnx
-from raysl.release.bundle import Bundle, open_bundle
+from raysl.release import gate, model_registry, onnx
+from raysl.release.bundle import ENCODER, Bundle, open_bundle
 from raysl.release.pictures import StoredPictures, draw_pictures, first_pictures
-from raysl.release.release import release
+from raysl.release.release import labelled_rows, release
+from raysl.release.runtime import PictureRunner
 from raysl.run_config import RunConfig
 from raysl.serve.session import BundleSession
 from raysl.update import update
 from tests.pixel_shards import file_of, random_images, write_shards
+from tests.tiny_bundle import make_picture_bundle
 
-HOW = Decoding(size=8, channels=1, patch_size=4, resize="crop", least_side=8, max_pixels=10_000)
+HOW = Decoding(size=8, channels=3, patch_size=4, resize="crop", least_side=8, max_pixels=10_000)
 
 
 @pytest.fixture(scope="module")
 def released(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
     folder = tmp_path_factory.mktemp("pictures") / "run"
-    config = make_image_run(folder, release={}, serve={"tasks": ["classify", "embed", "search"]})
+    images = {"size": 16, "patch_size": 4, "resize": "pad", "max_pixels": 99_999}
+    config = make_image_run(
+        folder, prepare={"source": "digits", "images": images}, release={}, serve={"tasks": ["classify", "embed", "search"]}
+    )
     release(add_classifier(config))
     return config
 
@@ -55,7 +67,7 @@ def test_pictures_to_search_in_are_those_of_the_train_split_first(tmp_path: Path
 
 @pytest.mark.parametrize("labelled", [True, False])
 def test_only_labelled_pictures_are_drawn_where_labels_are_needed(tmp_path: Path, labelled: bool) -> None:
-    pictures, labels = random_images(10, 8, 1)
+    pictures, labels = random_images(10, 8)
     some = [label if place % 2 else None for place, label in enumerate(labels)]
     folder = tmp_path / "encoded" / "validation"
     write_encoded(folder / "shard-0.arrow", [str(n) for n in range(10)], some, [file_of(p) for p in pictures], HOW)
@@ -65,7 +77,7 @@ def test_only_labelled_pictures_are_drawn_where_labels_are_needed(tmp_path: Path
 
 @pytest.mark.parametrize("stored", ["pixels", "encoded"])
 def test_pictures_are_read_as_networks_read_them_whatever_the_shards_hold(tmp_path: Path, stored: str) -> None:
-    pictures, labels = random_images(20, 8, 1, seed=2)
+    pictures, labels = random_images(20, 8, seed=2)
     if stored == "pixels":
         write_shards(tmp_path / stored / "train", 20, HOW.form, seed=2)
     else:
@@ -81,6 +93,21 @@ def test_pictures_are_read_as_networks_read_them_whatever_the_shards_hold(tmp_pa
     assert np.array_equal(HOW.picture(file_of(pictures[0])), expected[0])
 
 
+@pytest.mark.parametrize("resize", ["crop", "pad", "stretch"])
+def test_a_picture_that_is_sent_becomes_what_prepare_would_have_stored(resize: Resize) -> None:
+    how, wide = replace(HOW, resize=resize), file_of(random_images(1, 40)[0][0, :25])
+    assert np.array_equal(how.picture(wide), to_images(how.row(wide, "wide")[None], how.form)[0])
+
+
+def test_of_few_labels_all_of_the_validation_split_are_measured(tmp_path: Path) -> None:
+    form = PixelFormat(8, 3, 8)
+    labels = ["x" if place % 40 == 0 else None for place in range(400)]
+    rows, path = to_rows(random_images(400, 8)[0], form), tmp_path / "prepare" / "pixels" / "validation" / "shard-0.arrow"
+    write_pixels(path, [str(place) for place in range(400)], labels, rows, form)
+    said = {"name": "few", "run_dir": str(tmp_path), "prepare": {"source": "digits"}, "release": {"reference_rows": 50}}
+    assert labelled_rows(RunConfig.model_validate(said))["id"].to_pylist() == [str(place) for place in range(0, 400, 40)]
+
+
 @pytest.mark.slow
 def test_a_release_of_pictures_is_proven_and_in_production(released: RunConfig, bundle: Bundle) -> None:
     assert model_registry.production(released.folder)[0] == 1
@@ -89,6 +116,27 @@ def test_a_release_of_pictures_is_proven_and_in_production(released: RunConfig, 
     assert all(parity["max_difference"] < 1e-5 for parity in bundle.manifest["parity"].values())
     assert bundle.manifest["metrics"]["macro_f1"] > 0.9
     assert bundle.manifest["metrics"]["rows"] == 30
+    measured = gate.macro_f1(bundle, labelled_rows(released), list(bundle.classes))  # as before another release
+    assert measured == pytest.approx(bundle.manifest["metrics"]["macro_f1"])
+
+
+@pytest.mark.slow
+def test_a_bundle_says_how_prepare_read_pictures(bundle: Bundle) -> None:
+    assert bundle.decoding == decoding_of(ImagesConfig(size=16, patch_size=4, resize="pad", max_pixels=99_999))
+
+
+@pytest.mark.slow
+def test_an_export_of_other_weights_is_not_released(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def export(model: torch.nn.Module, image: Any, outputs: Any, path: Path, opset: int) -> None:
+        shutil.copyfile(bundle.path(path.name), path)
+        for weights in model.parameters():
+            torch.nn.init.normal_(weights)
+
+    monkeypatch.setattr(onnx, "export_on_pixels", export)
+    config = make_image_run(tmp_path, finetune=None, release={})
+    with pytest.raises(BundleError, match=r"encoder\.onnx differs from PyTorch by .*nothing is released"):
+        release(config)
+    assert not model_registry.read_registry(config.folder).versions
 
 
 @pytest.mark.slow
@@ -115,6 +163,24 @@ def test_pictures_of_another_size_than_the_encoder_was_trained_on_are_refused(tm
 def test_equal_pictures_prove_no_parity() -> None:
     with pytest.raises(BundleError, match="two different held-out pictures"):
         onnx.picture_cases([np.zeros((1, 8, 8), np.uint8)] * 9)
+
+
+@pytest.mark.parametrize("count", [1, 16, 33])
+def test_every_picture_is_answered_in_its_place(tmp_path: Path, count: int) -> None:
+    runner = PictureRunner(make_picture_bundle(tmp_path))
+    pictures = list(random_images(count, 4, 1)[0].transpose(0, 3, 1, 2))
+    done: list[int] = []
+    found = runner.embed(pictures, done.append)
+    alone = np.concatenate([runner.answer_one(ENCODER, picture) for picture in pictures])
+    assert np.allclose(found, alone, atol=1e-6)
+    assert sum(done) == count
+
+
+def test_an_export_is_compared_alone_in_pairs_and_in_sevens_from_the_first_to_the_last() -> None:
+    pictures = [np.full((1, 8, 8), place, np.uint8) for place in range(30)]
+    cases = onnx.picture_cases(pictures)
+    assert sorted(len(case) for case in cases) == [1, 1, 2, 2, 7]
+    assert cases[-1][[0, -1], 0, 0, 0].tolist() == [0, 29]
 
 
 def test_an_update_is_refused_since_pictures_are_not_recorded(tmp_path: Path) -> None:

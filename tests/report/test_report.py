@@ -103,6 +103,14 @@ def test_report_shows_every_part_that_exists(config: RunConfig) -> None:
     assert "copy 10" not in page.words  # ten examples a reason
 
 
+@pytest.mark.parametrize(("said", "longest"), [({"max_tokens": 64}, "64 tokens"), ({"decoding": {"size": 64}}, "64 pixels")])
+def test_the_longest_input_of_a_release_has_its_unit(config: RunConfig, said: dict[str, Any], longest: str) -> None:
+    parity = {"encoder.onnx": {"max_difference": 1.5e-6, "num_cases": 5, "longest": 64}}
+    path = config.folder / "release" / "bundle" / "bundle.json"
+    storage.write_json(path, {"parity": parity, "metrics": {}, **said})
+    assert longest in Page(build(config).read_text(encoding="utf-8")).words
+
+
 def test_report_of_an_empty_folder_has_only_versions(config: RunConfig) -> None:
     page = Page(build(config).read_text(encoding="utf-8"))
     assert "Versions" in page.words

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import listening
-from raw_http import free_port
+from raw_http import free_port, post
 
 from raysl.catalog import TASKS
 from raysl.config import PluginConfig
@@ -108,6 +108,11 @@ def test_a_picture_cut_off_is_refused(service: Service) -> None:
     assert caught.value.errors == [("image", "is no picture that can be read: broken_image")]
 
 
+def test_a_photo_may_be_larger_than_any_text(service: Service) -> None:
+    padded = body(image=encoded(DARK)) + b" " * 1_000_000
+    assert post(service.config.port, "/v1/classify", padded)[0] == 200
+
+
 @pytest.mark.parametrize("task", ["classify", "embed"])
 def test_what_is_recorded_of_a_picture_is_its_embedding(settings: Settings, tmp_path: Path, task: str) -> None:
     run = Settings(settings.name, tmp_path, 1, settings.bundle_folder, settings.config)
@@ -133,6 +138,14 @@ def test_a_task_made_of_another_keeps_what_it_asks_for(settings: Settings) -> No
     assert set(task.Request.model_fields) == {"image", "title"}
 
 
+def test_of_a_search_by_picture_nothing_is_kept_of_the_picture(settings: Settings, tmp_path: Path) -> None:
+    service = Service(Settings(settings.name, tmp_path, 1, settings.bundle_folder, settings.config), "writer")
+    asyncio.run(service.ask("search", body(image=encoded(DARK)), "r"))
+    service.close()
+    (row,) = read_records(tmp_path).to_pylist()
+    assert (row["text"], row["embedding"]) == ("", None)
+
+
 class Counting(base.Task):
     """Counts letters."""
 
@@ -146,6 +159,19 @@ def test_a_task_about_texts_is_refused_where_the_model_reads_pictures(settings: 
     config = ServeConfig(tasks=("embed", {"type": f"{__name__}:Counting"}))
     with pytest.raises(ConfigError, match="'count' asks about `text`, and this model reads `image`"):
         load_tasks(BundleSession.open(settings.bundle_folder), config)
+
+
+class Looking(Counting):
+    """Looks at pictures."""
+
+    name = "look"
+    Request = base.ImageRequest
+
+
+def test_a_task_about_pictures_is_refused_where_the_model_reads_texts(session: BundleSession) -> None:
+    config = ServeConfig(tasks=("embed", {"type": f"{__name__}:Looking"}))
+    with pytest.raises(ConfigError, match="'look' asks about `image`, and this model reads `text`"):
+        load_tasks(session, config)
 
 
 def test_pictures_are_not_continued(settings: Settings) -> None:
