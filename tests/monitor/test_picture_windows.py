@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_bundle import make_picture_bundle
 
 from raysl.data.pixels import PixelFormat, to_rows, write_pixels
 from raysl.monitor.checks import judge
@@ -18,6 +17,7 @@ from raysl.release.pictures import first_pictures
 from raysl.serve.config import RecordConfig, ServeConfig
 from raysl.serve.service import Service, Settings
 from tests.pixel_shards import file_of
+from tests.serve.tiny_bundle import make_picture_bundle
 
 FORM = PixelFormat(size=4, channels=1, patch_size=4)
 CONFIG = MonitorConfig(min_rows=50, num_null_windows=500)
