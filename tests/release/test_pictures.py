@@ -1,5 +1,6 @@
 """Pictures that are released: drawn from shards, exported, searched in, and answered as `prepare` would have read them."""
 
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,11 @@ from raysl.errors import BundleError, ConfigError, DataError, StageError
 from raysl.release import model_registry, onnx
 from raysl.release.bundle import Bundle, open_bundle
 from raysl.release.pictures import StoredPictures, draw_pictures, first_pictures
-from raysl.release.release import release
+from raysl.release.release import _loss_to_production, release
 from raysl.run_config import RunConfig
 from raysl.serve.session import BundleSession
 from raysl.update import update
-from tests.pixel_shards import file_of, random_images, write_shards
+from tests.pixel_shards import CLASSES, file_of, random_images, write_shards
 
 HOW = Decoding(size=8, channels=1, patch_size=4, resize="crop", least_side=8, max_pixels=10_000)
 
@@ -120,3 +121,17 @@ def test_equal_pictures_prove_no_parity() -> None:
 def test_an_update_is_refused_since_pictures_are_not_recorded(released: RunConfig) -> None:
     with pytest.raises(ConfigError, match=r"this run reads images, which are not recorded\. Put new labelled rows beside"):
         update(released)
+
+
+def test_versions_that_read_another_form_are_not_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[Bundle] = []
+    monkeypatch.setattr("raysl.release.release.macro_f1", lambda bundle, rows, classes: compared.append(bundle) or 0.0)
+    config, said = make_image_run(tmp_path, release={}), {"classes": list(CLASSES)}
+    production = Bundle(tmp_path, {**said, "decoding": asdict(HOW)})
+    forms = [replace(HOW, size=16), replace(HOW, channels=3), replace(HOW, resize="pad")]
+    for other in (Bundle(tmp_path, said), *(Bundle(tmp_path, {**said, "decoding": asdict(how)}) for how in forms)):
+        assert _loss_to_production(config, other, production) == 0.0
+    assert not compared
+    alike = Bundle(tmp_path, {**said, "decoding": asdict(replace(HOW, max_pixels=9, patch_size=8))})
+    _loss_to_production(config, alike, production)
+    assert compared == [production, alike]
