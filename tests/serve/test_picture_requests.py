@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from tiny_bundle import make_picture_bundle
 
 from raysl.catalog import TASKS
 from raysl.config import PluginConfig
+from raysl.data.decode import Decoding
 from raysl.errors import BundleError, ConfigError
 from raysl.monitor.recorder import read_records
 from raysl.serve.app import ask
@@ -137,3 +139,25 @@ def test_pictures_are_not_continued(settings: Settings) -> None:
     generate = TASKS.load("generate")
     with pytest.raises(BundleError, match=r"has no generator\.onnx; it answers classify, embed, search"):
         generate(BundleSession.open(settings.bundle_folder), generate.Config())
+
+
+def test_no_more_pictures_are_decoded_at_a_time_than_the_replica_has_cores(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_work, most = [], []
+
+    def decode(how: Decoding, data: bytes) -> np.ndarray:
+        at_work.append(data)
+        most.append(len(at_work))
+        time.sleep(0.02)
+        at_work.pop()
+        return np.zeros((1, 4, 4), np.uint8)
+
+    async def ask_six() -> None:
+        await asyncio.gather(*(service.ask("embed", body(image=""), str(number)) for number in range(6)))
+
+    monkeypatch.setattr(Decoding, "picture", decode)
+    service = Service(Settings(settings.name, tmp_path, 1, settings.bundle_folder, settings.config), "writer")
+    asyncio.run(ask_six())
+    service.close()
+    assert most == [1] * 6
