@@ -144,6 +144,8 @@ class Task:
 
     name: ClassVar[str]
     Config: ClassVar[type[PluginConfig]]
+    requests: ClassVar[Mapping[str, type[TextRequest] | type[ImageRequest]]] = {}
+    """What a session reads -> `Request`, of a task that answers to texts and to pictures."""
     Request: type[Request]
     Response: ClassVar[type[Response]]
     max_batch_size: ClassVar[int | None] = None
@@ -151,6 +153,8 @@ class Task:
 
     def __init__(self, session: "BundleSession", config: Any) -> None:
         self.session, self.config = session, config
+        if self.requests and not hasattr(type(self), "Request"):
+            self.Request = self.requests[session.reads]
 
     def predict(self, requests: Sequence[Any]) -> Sequence[Any]:
         """One response for each request, in their order. Called from one thread at a time."""

@@ -44,11 +44,11 @@ class Classify(base.Task):
 
     name = "classify"
     Config = ClassifyConfig
+    requests = base.REQUESTS
     Response = ClassifyResponse
 
     def __init__(self, session: "BundleSession", config: ClassifyConfig) -> None:
         super().__init__(session, config)
-        self.Request = base.REQUESTS[session.reads]
         session.classifier  # noqa: B018  loads now, so that a bundle without a classifier stops the start
         self.num_scores = min(config.num_scores, len(session.classes))
 

@@ -30,11 +30,11 @@ class Embed(base.Task):
 
     name = "embed"
     Config = EmbedConfig
+    requests = base.REQUESTS
     Response = EmbedResponse
 
     def __init__(self, session: "BundleSession", config: EmbedConfig) -> None:
         super().__init__(session, config)
-        self.Request = base.REQUESTS[session.reads]
         session.encoder  # noqa: B018  loads now, so that a bundle without an encoder stops the start
 
     def predict(self, requests: Sequence[base.TextRequest | base.ImageRequest]) -> list[EmbedResponse]:

@@ -1,7 +1,7 @@
 """search: the documents of the bundle that mean what a text says, or its pictures that look like a picture."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, Field
 
@@ -57,13 +57,13 @@ class Search(base.Task):
 
     name = "search"
     Config = SearchConfig
+    requests: ClassVar = {"text": SearchRequest, "image": ImageSearchRequest}
     Response = SearchResponse
 
     def __init__(self, session: "BundleSession", config: SearchConfig) -> None:
         from raysl.serve.index import SearchIndex
 
         super().__init__(session, config)
-        self.Request = SearchRequest if session.reads == "text" else ImageSearchRequest
         session.encoder  # noqa: B018  loads now, so that a bundle without an encoder stops the start
         self.index = SearchIndex(session.bundle, config.snippet_chars)
 
