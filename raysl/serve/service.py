@@ -92,8 +92,8 @@ class Service:
         self.recorder = _recorder(settings, writer)
 
     def _batcher(self, task: Task) -> Batcher:
-        size = min(self.config.max_batch_size, task.max_batch_size or self.config.max_batch_size)
-        return Batcher(task.predict, size, f"predict-{task.name}")
+        bounds = (self.config.max_batch_size, task.max_batch_size, self.session.max_batch_size)
+        return Batcher(task.predict, min(bound for bound in bounds if bound), f"predict-{task.name}")
 
     async def ask(self, name: str, body: bytes, request_id: str) -> bytes:
         """Answers one request of a task; HttpError where the request is bad."""

@@ -2,8 +2,10 @@
 
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from tiny_image_run import FORM, add_classifier, make_image_run
@@ -11,10 +13,15 @@ from tiny_image_run import FORM, add_classifier, make_image_run
 from raysl.data.decode import Decoding, write_encoded
 from raysl.data.pixels import PixelFormat, PixelRows, to_images
 from raysl.errors import BundleError, ConfigError, DataError, StageError
+from raysl.models.encoder import Encoder
 from raysl.release import model_registry, onnx
-from raysl.release.bundle import Bundle, open_bundle
+from raysl.release.build import Ingredients, build_bundle
+from raysl.release.bundle import ENCODER, Bundle, open_bundle
+from raysl.release.config import ReleaseConfig
+from raysl.release.documents import lacking
 from raysl.release.pictures import StoredPictures, draw_pictures, first_pictures
 from raysl.release.release import _loss_to_production, release
+from raysl.release.runtime import PictureRunner
 from raysl.run_config import RunConfig
 from raysl.serve.session import BundleSession
 from raysl.update import update
@@ -135,3 +142,18 @@ def test_versions_that_read_another_form_are_not_compared(tmp_path: Path, monkey
     alike = Bundle(tmp_path, {**said, "decoding": asdict(replace(HOW, max_pixels=9, patch_size=8))})
     _loss_to_production(config, alike, production)
     assert compared == [production, alike]
+
+
+@pytest.mark.parametrize(("size", "batches"), [(32, [4, 16]), (512, [2, *[3] * 6]), (1024, [1] * 20)])
+def test_of_large_pictures_fewer_are_read_at_a_time(tmp_path: Path, size: int, batches: list[int]) -> None:
+    class Counting:
+        found: ClassVar[list[int]] = []
+
+        def run(self, names: None, feed: dict[str, np.ndarray]) -> list[np.ndarray]:
+            self.found.append(len(feed["pixels"]))
+            return [np.zeros((len(feed["pixels"]), 2), np.float32)]
+
+    runner, session = PictureRunner(tmp_path), Counting()
+    runner._sessions[ENCODER] = session
+    assert runner.embed([np.zeros((3, size, size), np.uint8)] * 20).shape == (20, 2)
+    assert sorted(session.found) == batches

@@ -161,3 +161,10 @@ def test_no_more_pictures_are_decoded_at_a_time_than_the_replica_has_cores(
     asyncio.run(ask_six())
     service.close()
     assert most == [1] * 6
+
+
+def test_of_large_pictures_a_batch_holds_fewer(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("raysl.release.runtime.BATCH_NUMBERS", 3 * 4 * 4)
+    service = Service(Settings(settings.name, tmp_path, 1, settings.bundle_folder, settings.config), "writer")
+    service.close()
+    assert {batcher.max_batch_size for batcher in service._batchers.values()} == {3}
