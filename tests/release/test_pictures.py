@@ -157,3 +157,24 @@ def test_of_large_pictures_fewer_are_read_at_a_time(tmp_path: Path, size: int, b
     runner._sessions[ENCODER] = session
     assert runner.embed([np.zeros((3, size, size), np.uint8)] * 20).shape == (20, 2)
     assert sorted(session.found) == batches
+
+
+@pytest.mark.parametrize("stored", ["pixels", "encoded"])
+def test_a_draw_leaves_the_pictures_where_they_lie(tmp_path: Path, stored: str) -> None:
+    pictures, labels = random_images(60, 64, 3, seed=0)
+    how, folder = replace(HOW, size=64, channels=3, patch_size=64), tmp_path / stored / "validation"
+    if stored == "pixels":
+        write_shards(folder, 60, how.form)
+    else:
+        write_encoded(
+            folder / "shard-0.arrow", [f"validation-{n}" for n in range(60)], labels, [file_of(p) for p in pictures], how
+        )
+    before = pa.total_allocated_bytes()
+    drawn = draw_pictures(tmp_path, "validation", 20, seed=3)
+    others = lacking(drawn, draw_pictures(tmp_path, "validation", 60, seed=3))
+    assert pa.total_allocated_bytes() - before < 3 * 64 * 64 * 3
+    assert (len(drawn), len(others)) == (20, 40)
+    for rows in (drawn, others):
+        places = [int(name.removeprefix("validation-")) for name in rows["id"].to_pylist()]
+        assert places == sorted(places)
+        assert np.array_equal(np.stack(StoredPictures(rows)), pictures[places].transpose(0, 3, 1, 2))
