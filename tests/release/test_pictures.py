@@ -178,3 +178,12 @@ def test_a_draw_leaves_the_pictures_where_they_lie(tmp_path: Path, stored: str) 
         places = [int(name.removeprefix("validation-")) for name in rows["id"].to_pylist()]
         assert places == sorted(places)
         assert np.array_equal(np.stack(StoredPictures(rows)), pictures[places].transpose(0, 3, 1, 2))
+
+
+def test_a_model_of_another_kind_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = pa.table({"id": ["a"], "text": ["b"], "label": ["c"]})
+    monkeypatch.setattr("raysl.release.build.load_encoder", lambda folder: (Encoder(), {}))
+    with pytest.raises(
+        StageError, match=r"Encoder \(raysl\.models\.encoder\) derives from neither TextEncoder nor VisionEnc"
+    ):
+        build_bundle(tmp_path / "bundle", Ingredients(tmp_path, None, rows, rows, None), ReleaseConfig())
