@@ -166,9 +166,8 @@ def test_a_draw_leaves_the_pictures_where_they_lie(tmp_path: Path, stored: str) 
     if stored == "pixels":
         write_shards(folder, 60, how.form)
     else:
-        write_encoded(
-            folder / "shard-0.arrow", [f"validation-{n}" for n in range(60)], labels, [file_of(p) for p in pictures], how
-        )
+        names = [f"validation-{number}" for number in range(60)]
+        write_encoded(folder / "shard-0.arrow", names, labels, [file_of(p) for p in pictures], how)
     before = pa.total_allocated_bytes()
     drawn = draw_pictures(tmp_path, "validation", 20, seed=3)
     others = lacking(drawn, draw_pictures(tmp_path, "validation", 60, seed=3))
@@ -183,7 +182,5 @@ def test_a_draw_leaves_the_pictures_where_they_lie(tmp_path: Path, stored: str) 
 def test_a_model_of_another_kind_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = pa.table({"id": ["a"], "text": ["b"], "label": ["c"]})
     monkeypatch.setattr("raysl.release.build.load_encoder", lambda folder: (Encoder(), {}))
-    with pytest.raises(
-        StageError, match=r"Encoder \(raysl\.models\.encoder\) derives from neither TextEncoder nor VisionEnc"
-    ):
+    with pytest.raises(StageError, match=r"Encoder \(raysl\.models\.encoder\) derives from neither TextEncoder nor Vision"):
         build_bundle(tmp_path / "bundle", Ingredients(tmp_path, None, rows, rows, None), ReleaseConfig())
