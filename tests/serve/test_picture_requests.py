@@ -88,6 +88,7 @@ def test_openapi_asks_for_a_picture_in_base64(service: Service) -> None:
     ("sent", "said"),
     [
         ({"image": "?"}, ("image", "must be the bytes of a picture file in base64")),
+        ({"image": "ä"}, ("image", "must be the bytes of a picture file in base64")),
         ({"image": ""}, ("image", "is no picture that can be read: empty_file")),
         ({"image": base64.b64encode(b"text").decode()}, ("image", "is no picture that can be read: not_an_image")),
         ({"image": encoded(np.zeros((200, 200), np.uint8))}, ("image", "is no picture that can be read: too_many_pixels")),
