@@ -71,7 +71,12 @@ def build_bundle(folder: Path, parts: Ingredients, config: ReleaseConfig) -> Bun
         runner, facts = PictureRunner(folder), _facts_of_pictures(parts, encoder)
         parity = _export_on_pixels(folder, models, encoder.image, runner.contents(compared), config)
     else:
-        assert isinstance(encoder, TextEncoder)
+        if not isinstance(encoder, TextEncoder):
+            kind = type(encoder)
+            raise StageError(
+                f"{kind.__name__} ({kind.__module__}) derives from neither TextEncoder nor VisionEncoder, and only "
+                "those are released."
+            )
         assert parts.tokenizer is not None
         shutil.copyfile(parts.tokenizer, folder / TOKENIZER)
         runner, facts = TextRunner(folder, config.max_tokens), _facts_of_texts(parts, encoder, config)

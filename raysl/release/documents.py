@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -46,7 +47,15 @@ def draw_split(folder: Path, split: str, count: int, seed: int, labelled: bool =
 def lacking(known: pa.Table, rows: pa.Table) -> pa.Table:
     """The rows whose text `known` lacks; of pictures, whose id."""
     name = schema.TEXT if schema.TEXT in rows.column_names else schema.ID
-    return rows.filter(pc.invert(pc.is_in(rows[name], known[name])))
+    return kept(rows, pc.invert(pc.is_in(rows[name], known[name])).to_numpy())
+
+
+def kept(rows: pa.Table, chosen: npt.NDArray[np.bool_]) -> pa.Table:
+    """The rows that are `chosen`. Pictures stay where they lie, in mapped shards: a filter would copy them into memory."""
+    if schema.TEXT in rows.column_names:
+        return rows.filter(pa.array(chosen))
+    borders = np.flatnonzero(np.diff(chosen, prepend=False, append=False)).reshape(-1, 2).tolist()
+    return pa.concat_tables([rows.slice(0, 0), *(rows.slice(start, stop - start) for start, stop in borders)])
 
 
 def described(rows: pa.Table) -> pa.Table:

@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 
 from raysl import schema
 from raysl.release.bundle import Bundle
+from raysl.release.documents import kept
 from raysl.release.reference import answer, figures
 from raysl.release.runtime import Runner
 
@@ -32,11 +34,11 @@ class Decision:
 def macro_f1(bundle: Bundle, rows: pa.Table, classes: list[str]) -> float:
     """Macro-F1 over the rows whose label is in `classes`; a class the bundle does not know counts as missed."""
     labels = rows[schema.LABEL].to_pylist()
-    known = [label in set(classes) for label in labels]
-    if not any(known):
+    known = np.array([label in set(classes) for label in labels], bool)
+    if not known.any():
         return 0.0
     runner = Runner.of(bundle)
-    answers = answer(runner, runner.contents(rows.filter(pa.array(known))), classifies=True)
+    answers = answer(runner, runner.contents(kept(rows, known)), classifies=True)
     predictions = answers.predictions(bundle.classes)
     return float(figures([label for label in labels if label in set(classes)], predictions, classes)["macro_f1"])
 

@@ -15,6 +15,7 @@ from raysl.data.decode import decoding_of
 from raysl.data.pixels import PixelFormat, Pixels, to_images
 from raysl.data.shard_facts import mapped_batch
 from raysl.errors import DataError
+from raysl.release.documents import kept
 from raysl.schema import ENCODED, ID, LABEL, PIXELS, SPLITS
 
 
@@ -69,7 +70,7 @@ def draw_pictures(prepared: Path, split: str, count: int, seed: int, labelled: b
     places = np.flatnonzero(pc.is_valid(rows[LABEL]).to_numpy()) if labelled else np.arange(len(rows))
     chosen = np.zeros(len(rows), bool)
     chosen[np.random.default_rng(seed).permutation(places)[:count]] = True
-    return rows.filter(pa.array(chosen))
+    return kept(rows, chosen)
 
 
 def _split(prepared: Path, split: str) -> pa.Table:

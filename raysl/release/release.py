@@ -139,11 +139,17 @@ def _register(config: RunConfig, bundle: Bundle) -> tuple[int, str]:
 
 
 def _loss_to_production(config: RunConfig, bundle: Bundle, production: Bundle) -> float:
-    """Macro-F1 lost on this run's held-out rows; 0 where either bundle has no classifier to compare."""
-    if not bundle.classes or not production.classes:
+    """Macro-F1 lost on this run's held-out rows; 0 where either bundle has no classifier to compare, or cannot read them."""
+    if not bundle.classes or not production.classes or _form(bundle) != _form(production):
         return 0.0
     rows, classes = labelled_rows(config), list(bundle.classes)
     return macro_f1(production, rows, classes) - macro_f1(bundle, rows, classes)
+
+
+def _form(bundle: Bundle) -> tuple[int, int, str] | None:
+    """Of the pictures that a bundle reads; None where it reads texts."""
+    how = bundle.decoding
+    return None if how is None else (how.size, how.channels, how.resize)
 
 
 def worst_parity(bundle: Bundle) -> float:

@@ -27,7 +27,14 @@ BATCH_TOKENS = 2048
 CHUNK = 4096
 """Texts whose tokens are in memory at once."""
 BATCH_PICTURES = 16
-"""Pictures that one call of the model reads."""
+"""Pictures that one call of the model reads at most."""
+BATCH_NUMBERS = BATCH_PICTURES * 224**2 * 3
+"""Their numbers at most: of larger pictures fewer are a batch, as their maps inside the network are larger too."""
+
+
+def most_pictures(numbers: int) -> int:
+    """How many pictures of so many numbers each are BATCH_NUMBERS, at least one."""
+    return max(1, BATCH_NUMBERS // numbers)
 
 
 def open_session(path: Path) -> Any:
@@ -141,12 +148,11 @@ class PictureRunner(Runner):
         return {"pixels": np.stack(contents)}
 
     def _run(self, session: Any, contents: Sequence[Pixels], on_done: Callable[[int], None]) -> list[Floats]:
-        starts = range(0, len(contents), BATCH_PICTURES)
+        size = min(BATCH_PICTURES, most_pictures(contents[0].size))
+        starts = range(0, len(contents), size)
         parts = []
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for outputs in pool.map(
-                lambda start: session.run(None, self._feed(contents[start : start + BATCH_PICTURES])), starts
-            ):
+            for outputs in pool.map(lambda start: session.run(None, self._feed(contents[start : start + size])), starts):
                 parts.append(outputs)
                 on_done(len(outputs[0]))
         return [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]

@@ -1,8 +1,10 @@
 """The tasks of one bundle behind one interface: bytes of a request in, bytes of an answer out. No HTTP, no Ray."""
 
 import asyncio
+import math
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,11 +88,12 @@ class Service:
             MAX_TEXT_CHARS: self.config.max_text_chars, REDACT: bundle.redact, DECODING: bundle.decoding
         }  # fmt: skip
         self.max_body_bytes = self.config.max_body_bytes or BODY_BYTES[self.session.reads]
+        self._decoders = ThreadPoolExecutor(math.ceil(self.config.cpus_per_replica), "decode")
         self.recorder = _recorder(settings, writer)
 
     def _batcher(self, task: Task) -> Batcher:
-        size = min(self.config.max_batch_size, task.max_batch_size or self.config.max_batch_size)
-        return Batcher(task.predict, size, f"predict-{task.name}")
+        bounds = (self.config.max_batch_size, task.max_batch_size, self.session.max_batch_size)
+        return Batcher(task.predict, min(bound for bound in bounds if bound), f"predict-{task.name}")
 
     async def ask(self, name: str, body: bytes, request_id: str) -> bytes:
         """Answers one request of a task; HttpError where the request is bad."""
@@ -104,10 +107,14 @@ class Service:
         return bytes(content)
 
     async def _parse(self, task: Task, body: bytes) -> Request:
-        """In a thread where a picture has to be decoded, so that other requests do not wait for it."""
+        """In a thread where a picture has to be decoded, so that other requests do not wait for it.
+
+        As many at a time as the replica has cores: a picture of 50 million pixels takes hundreds of MB meanwhile.
+        """
         if self.session.reads == "text":
             return parse(task.Request, body, self._context)
-        return await asyncio.to_thread(parse, task.Request, body, self._context)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._decoders, parse, task.Request, body, self._context)
 
     def _record(self, task: Task, request: Request, result: Batched, request_id: str, latency_ms: float) -> None:
         if self.recorder is None:
@@ -162,6 +169,7 @@ class Service:
     def close(self) -> None:
         for batcher in self._batchers.values():
             batcher.close()
+        self._decoders.shutdown(wait=False, cancel_futures=True)
         if self.recorder is not None:
             self.recorder.close()
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from raysl.data.pixels import Pixels
 from raysl.data.tokenizer_file import load_tokenizer
 from raysl.release.bundle import CLASSIFIER, ENCODER, GENERATOR, TOKENIZER, Bundle, open_bundle
-from raysl.release.runtime import SEP, open_session, padded
+from raysl.release.runtime import SEP, most_pictures, open_session, padded
 
 CHARS_PER_TOKEN = 24
 """Head of a long text that is tokenized first, in characters per token wanted."""
@@ -39,6 +39,8 @@ class BundleSession:
 
     reads: ClassVar[Literal["text", "image"]]
     """What requests are about."""
+    max_batch_size: int | None = None
+    """Requests that one call of the networks answers at most, where they bound it."""
 
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
@@ -82,6 +84,11 @@ class PictureSession(BundleSession):
     """Answers pictures (channel, height, width), decoded as those were that the model was trained on."""
 
     reads = "image"
+
+    def __init__(self, bundle: Bundle) -> None:
+        super().__init__(bundle)
+        assert bundle.decoding is not None
+        self.max_batch_size = most_pictures(bundle.decoding.form.row_bytes)
 
     def feed(self, contents: Sequence[Pixels]) -> dict[str, NDArray[Any]]:
         return {"pixels": np.stack(contents)}  # (batch, channel, height, width)

@@ -268,3 +268,15 @@ def test_what_a_killed_writer_left_behind_is_cleared_away_later(tmp_path: Path) 
         time.sleep(0.01)
     writer.close()
     assert not left.exists()
+
+
+def test_pictures_that_share_an_id_are_told_apart_by_their_embeddings(tmp_path: Path) -> None:
+    writer = _recorder(tmp_path)
+    again = [1, 1e-6]  # the same picture in another batch
+    for number, (name, vector) in enumerate([("page", [1, 0]), ("page", [0, 1]), ("again", [1, 0]), ("again", again)]):
+        embedding = np.array(vector, np.float32)
+        writer.record(Record(name, 1e9 + number, "classify", "", 2.0, 1.0, 1, "cat", 0.9, embedding))
+    for name in ("page", "again"):
+        writer.record(Label(name, 2e9, name))
+    writer.close()
+    assert read_records(tmp_path)["label"].to_pylist() == [None, None, "again", "again"]

@@ -1,11 +1,12 @@
 """Pictures that are released: drawn from shards, exported, searched in, and answered as `prepare` would have read them."""
 
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -17,15 +18,19 @@ from raysl.data.image_shards import decoding_of
 from raysl.data.images import Resize
 from raysl.data.pixels import PixelFormat, PixelRows, to_images, to_rows, write_pixels
 from raysl.errors import BundleError, ConfigError, DataError, StageError
+from raysl.models.encoder import Encoder
 from raysl.release import gate, model_registry, onnx
+from raysl.release.build import Ingredients, build_bundle
 from raysl.release.bundle import ENCODER, Bundle, open_bundle
+from raysl.release.config import ReleaseConfig
+from raysl.release.documents import lacking
 from raysl.release.pictures import StoredPictures, draw_pictures, first_pictures
-from raysl.release.release import labelled_rows, release
+from raysl.release.release import _loss_to_production, labelled_rows, release
 from raysl.release.runtime import PictureRunner
 from raysl.run_config import RunConfig
 from raysl.serve.session import BundleSession
 from raysl.update import update
-from tests.pixel_shards import file_of, random_images, write_shards
+from tests.pixel_shards import CLASSES, file_of, random_images, write_shards
 from tests.tiny_bundle import make_picture_bundle
 
 HOW = Decoding(size=8, channels=3, patch_size=4, resize="crop", least_side=8, max_pixels=10_000)
@@ -186,3 +191,59 @@ def test_an_export_is_compared_alone_in_pairs_and_in_sevens_from_the_first_to_th
 def test_an_update_is_refused_since_pictures_are_not_recorded(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"this run reads images, which are not recorded\. Put new labelled rows beside"):
         update(make_image_run(tmp_path, release={}))
+
+
+def test_versions_that_read_another_form_are_not_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[Bundle] = []
+    monkeypatch.setattr("raysl.release.release.macro_f1", lambda bundle, rows, classes: compared.append(bundle) or 0.0)
+    config, said = make_image_run(tmp_path, release={}), {"classes": list(CLASSES)}
+    production = Bundle(tmp_path, {**said, "decoding": asdict(HOW)})
+    forms = [replace(HOW, size=16), replace(HOW, channels=1), replace(HOW, resize="pad")]
+    for other in (Bundle(tmp_path, said), *(Bundle(tmp_path, {**said, "decoding": asdict(how)}) for how in forms)):
+        assert _loss_to_production(config, other, production) == 0.0
+    assert not compared
+    alike = Bundle(tmp_path, {**said, "decoding": asdict(replace(HOW, max_pixels=9, patch_size=8))})
+    _loss_to_production(config, alike, production)
+    assert compared == [production, alike]
+
+
+@pytest.mark.parametrize(("size", "batches"), [(32, [4, 16]), (512, [2, *[3] * 6]), (1024, [1] * 20)])
+def test_of_large_pictures_fewer_are_read_at_a_time(tmp_path: Path, size: int, batches: list[int]) -> None:
+    class Counting:
+        found: ClassVar[list[int]] = []
+
+        def run(self, names: None, feed: dict[str, np.ndarray]) -> list[np.ndarray]:
+            self.found.append(len(feed["pixels"]))
+            return [np.zeros((len(feed["pixels"]), 2), np.float32)]
+
+    runner, session = PictureRunner(tmp_path), Counting()
+    runner._sessions[ENCODER] = session
+    assert runner.embed([np.zeros((3, size, size), np.uint8)] * 20).shape == (20, 2)
+    assert sorted(session.found) == batches
+
+
+@pytest.mark.parametrize("stored", ["pixels", "encoded"])
+def test_a_draw_leaves_the_pictures_where_they_lie(tmp_path: Path, stored: str) -> None:
+    pictures, labels = random_images(60, 64, 3, seed=0)
+    how, folder = replace(HOW, size=64, channels=3, patch_size=64), tmp_path / stored / "validation"
+    if stored == "pixels":
+        write_shards(folder, 60, how.form)
+    else:
+        names = [f"validation-{number}" for number in range(60)]
+        write_encoded(folder / "shard-0.arrow", names, labels, [file_of(p) for p in pictures], how)
+    before = pa.total_allocated_bytes()
+    drawn = draw_pictures(tmp_path, "validation", 20, seed=3)
+    others = lacking(drawn, draw_pictures(tmp_path, "validation", 60, seed=3))
+    assert pa.total_allocated_bytes() - before < 3 * 64 * 64 * 3
+    assert (len(drawn), len(others)) == (20, 40)
+    for rows in (drawn, others):
+        places = [int(name.removeprefix("validation-")) for name in rows["id"].to_pylist()]
+        assert places == sorted(places)
+        assert np.array_equal(np.stack(StoredPictures(rows)), pictures[places].transpose(0, 3, 1, 2))
+
+
+def test_a_model_of_another_kind_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = pa.table({"id": ["a"], "text": ["b"], "label": ["c"]})
+    monkeypatch.setattr("raysl.release.build.load_encoder", lambda folder: (Encoder(), {}))
+    with pytest.raises(StageError, match=r"Encoder \(raysl\.models\.encoder\) derives from neither TextEncoder nor Vision"):
+        build_bundle(tmp_path / "bundle", Ingredients(tmp_path, None, rows, rows, None), ReleaseConfig())

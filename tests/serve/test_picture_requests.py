@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from raw_http import free_port, post
 
 from raysl.catalog import TASKS
 from raysl.config import PluginConfig
+from raysl.data.decode import Decoding
 from raysl.errors import BundleError, ConfigError
 from raysl.monitor.recorder import read_records
 from raysl.serve.app import ask
@@ -23,7 +25,6 @@ from raysl.serve.openapi import document
 from raysl.serve.service import Service, Settings, load_tasks
 from raysl.serve.session import BundleSession
 from raysl.serve.tasks import base
-from raysl.serve.tasks.classify import Classify, ClassifyConfig
 from tests.pixel_shards import file_of
 from tests.tiny_bundle import make_picture_bundle
 
@@ -87,6 +88,7 @@ def test_openapi_asks_for_a_picture_in_base64(service: Service) -> None:
     ("sent", "said"),
     [
         ({"image": "?"}, ("image", "must be the bytes of a picture file in base64")),
+        ({"image": "ä"}, ("image", "must be the bytes of a picture file in base64")),
         ({"image": ""}, ("image", "is no picture that can be read: empty_file")),
         ({"image": base64.b64encode(b"text").decode()}, ("image", "is no picture that can be read: not_an_image")),
         ({"image": encoded(np.zeros((200, 200), np.uint8))}, ("image", "is no picture that can be read: too_many_pixels")),
@@ -122,20 +124,6 @@ def test_what_is_recorded_of_a_picture_is_its_embedding(settings: Settings, tmp_
     (row,) = read_records(tmp_path).to_pylist()
     assert row["text"] == ""
     assert np.allclose(row["embedding"], service.session.embed([service.session.bundle.decoding.picture(file_of(DARK))])[0])
-
-
-class Titled(Classify):
-    """A task of our own that asks for more."""
-
-    class Request(base.ImageRequest):
-        """A picture with a title."""
-
-        title: str
-
-
-def test_a_task_made_of_another_keeps_what_it_asks_for(settings: Settings) -> None:
-    task = Titled(BundleSession.open(settings.bundle_folder), ClassifyConfig())
-    assert set(task.Request.model_fields) == {"image", "title"}
 
 
 def test_of_a_search_by_picture_nothing_is_kept_of_the_picture(settings: Settings, tmp_path: Path) -> None:
@@ -178,3 +166,32 @@ def test_pictures_are_not_continued(settings: Settings) -> None:
     generate = TASKS.load("generate")
     with pytest.raises(BundleError, match=r"has no generator\.onnx; it answers classify, embed, search"):
         generate(BundleSession.open(settings.bundle_folder), generate.Config())
+
+
+def test_no_more_pictures_are_decoded_at_a_time_than_the_replica_has_cores(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_work, most = [], []
+
+    def decode(how: Decoding, data: bytes) -> np.ndarray:
+        at_work.append(data)
+        most.append(len(at_work))
+        time.sleep(0.02)
+        at_work.pop()
+        return np.zeros((1, 4, 4), np.uint8)
+
+    async def ask_six() -> None:
+        await asyncio.gather(*(service.ask("embed", body(image=""), str(number)) for number in range(6)))
+
+    monkeypatch.setattr(Decoding, "picture", decode)
+    service = Service(Settings(settings.name, tmp_path, 1, settings.bundle_folder, settings.config), "writer")
+    asyncio.run(ask_six())
+    service.close()
+    assert most == [1] * 6
+
+
+def test_of_large_pictures_a_batch_holds_fewer(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("raysl.release.runtime.BATCH_NUMBERS", 3 * 4 * 4)
+    service = Service(Settings(settings.name, tmp_path, 1, settings.bundle_folder, settings.config), "writer")
+    service.close()
+    assert {batcher.max_batch_size for batcher in service._batchers.values()} == {3}

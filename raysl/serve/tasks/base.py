@@ -4,7 +4,6 @@ An ordinary class, tested without HTTP. Its name is the last part of its address
 """
 
 import base64
-import binascii
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -64,7 +63,7 @@ def _check_image(data: str, info: ValidationInfo) -> NDArray[np.uint8]:
 
     try:
         pixels: NDArray[np.uint8] = (info.context or {})[DECODING].picture(base64.b64decode(data, validate=True))
-    except binascii.Error:
+    except ValueError:  # binascii.Error, or letters beyond ASCII
         raise PydanticCustomError("no_base64", "must be the bytes of a picture file in base64") from None
     except BadImage as error:
         raise PydanticCustomError(

@@ -121,3 +121,11 @@ def test_a_bundle_without_a_generator_cannot_generate(tmp_path: Path) -> None:
     session = BundleSession.open(make_bundle(tmp_path / "bundle", generates=False))
     with pytest.raises(BundleError, match=r"generator\.onnx; it answers classify, embed, search"):
         Generate(session, GenerateConfig())
+
+
+def test_a_task_derived_from_one_of_ours_keeps_its_own_request(session: BundleSession) -> None:
+    class Pair(Embed):
+        Request = SearchRequest
+
+    assert Pair(session, EmbedConfig()).Request is SearchRequest
+    assert Embed(session, EmbedConfig()).Request is TextRequest
