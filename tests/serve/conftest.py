@@ -63,5 +63,7 @@ def service(settings: Settings) -> Iterator[Service]:
 
 
 def with_config(settings: Settings, **changes: object) -> Settings:
-    """The same settings on a port of their own with some keys changed."""
-    return replace(settings, config=settings.config.model_copy(update={"port": free_port(), **changes}))
+    """The same settings with some keys changed, on a port and in a run folder of their own: two would share record files."""
+    port = free_port()
+    config = settings.config.model_copy(update={"port": port, **changes})
+    return replace(settings, run_folder=settings.run_folder / f"at-{port}", config=config)

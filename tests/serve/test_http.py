@@ -43,14 +43,15 @@ def test_every_task_answers_at_its_address(port: int) -> None:
 
 def test_what_prepare_replaced_is_neither_read_nor_recorded(settings: Settings, tmp_path: Path) -> None:
     folder = make_bundle(tmp_path / "redacting", redact={"kinds": ["email"]})
-    with listening(replace(with_config(settings, record=RecordConfig()), bundle_folder=folder)) as service:
+    redacting = replace(with_config(settings, record=RecordConfig()), bundle_folder=folder)
+    with listening(redacting) as service:
         answers = [
             post(service.config.port, "/v1/embed", {"text": text})[1]["embedding"]
             for text in ("apple a.b@example.org", "apple [EMAIL]", "apple saw")
         ]
         service.recorder.flush()  # type: ignore[union-attr]
     assert answers[0] == answers[1] != answers[2]
-    texts = read_records(settings.run_folder)["text"].to_pylist()
+    texts = read_records(redacting.run_folder)["text"].to_pylist()
     assert texts == ["apple [EMAIL]", "apple [EMAIL]", "apple saw"]
 
 
