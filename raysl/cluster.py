@@ -186,12 +186,17 @@ def _start_local(ray: Any, options: dict[str, Any], importing: str) -> Any:
 def _few_processes() -> Iterator[None]:
     """One node that ends with the command needs no API server (Ray waits 1.5 s for its start), no autoscaler, and nobody
     who reads what the workers print: it stays in their files. Its agent listens on any free port: for the usual one, which
-    another cluster of the machine has, it would try for 3 s before the node is up.
+    another cluster of the machine has, it would try for 3 s before the node is up. They are no part of the command's process
+    group: a SIGTERM to all of it (`timeout`, Slurm) would end them first, and the command would miss them for a minute.
     """
-    from ray._private import node, parameter
+    from ray._private import node, parameter, services
 
+    apart = partial(services.ConsolePopen, process_group=0)
     few = partial(parameter.RayParams, no_monitor=True, include_log_monitor=False, dashboard_agent_listen_port=0)
-    with patch.object(parameter, "RayParams", few), patch.object(node.Node, "start_api_server"):
+    with (
+        patch.object(parameter, "RayParams", few), patch.object(services, "ConsolePopen", apart),
+        patch.object(node.Node, "start_api_server"),
+    ):  # fmt: skip
         yield
 
 

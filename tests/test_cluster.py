@@ -50,6 +50,19 @@ def test_a_gpu_that_never_comes_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
         cluster.takes_gpus("cuda")
 
 
+def test_a_signal_to_all_of_a_command_does_not_end_its_cluster_first() -> None:
+    """Ray's processes were in its group: without a raylet the command waited for a minute, and ended without a word."""
+    from ray._private import services
+
+    with cluster._few_processes():
+        process = services.ConsolePopen(["sleep", "60"])
+    try:
+        assert os.getpgid(process.pid) == process.pid
+    finally:
+        process.kill()
+        process.wait()
+
+
 def test_sigterm_stays_with_who_listens_to_it_when_ray_starts() -> None:
     heard: list[str] = []
     before = signal.signal(signal.SIGTERM, lambda *_: heard.append("listener"))
