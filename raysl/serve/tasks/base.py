@@ -62,9 +62,11 @@ def _check_image(data: str, info: ValidationInfo) -> NDArray[np.uint8]:
     from raysl.data.images import BadImage
 
     try:
-        pixels: NDArray[np.uint8] = (info.context or {})[DECODING].picture(base64.b64decode(data, validate=True))
+        file = base64.b64decode(data, validate=True)
     except ValueError:  # binascii.Error, or letters beyond ASCII
         raise PydanticCustomError("no_base64", "must be the bytes of a picture file in base64") from None
+    try:
+        pixels: NDArray[np.uint8] = (info.context or {})[DECODING].picture(file)
     except BadImage as error:
         raise PydanticCustomError(
             "bad_image", "is no picture that can be read: {reason}", {"reason": error.reason}
@@ -171,7 +173,7 @@ class Task:
 
 
 def example_image() -> dict[str, Any]:
-    """A picture of a dark and a bright half, 110 bytes in base64."""
+    """A small picture of a dark and a bright half."""
     from PIL import Image as Pictures
 
     file = io.BytesIO()
